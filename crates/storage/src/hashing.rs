@@ -1,0 +1,90 @@
+//! A blob's two hashes, computed in one pass: SHA-256 is its name, the BLAKE3 root is what reads are checked against.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use helios_types::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Bytes read and hashed at a time: large enough that system calls do not count, small enough for the L2 cache.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What a manifest says about a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobInfo {
+    /// SHA-256: the blob's name.
+    pub digest: Digest,
+    /// Root of the BLAKE3 tree; 64 hex digits in text forms.
+    #[serde(with = "hex")]
+    pub blake3: [u8; 32],
+    /// Bytes of the blob.
+    pub size: u64,
+}
+
+/// Both hashes over the bytes seen so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BlobHasher {
+    sha256: Sha256,
+    blake3: blake3::Hasher,
+    size: u64,
+}
+
+impl BlobHasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.blake3.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// Bytes seen so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn finish(self) -> BlobInfo {
+        BlobInfo {
+            digest: Digest::from_bytes(self.sha256.finalize().into()),
+            blake3: *self.blake3.finalize().as_bytes(),
+            size: self.size,
+        }
+    }
+}
+
+/// Fills as much of `buffer` as one read gives; 0 at the end of the file.
+pub(crate) fn read_chunk(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Hands `file` to `each` in chunks, from its current position to its end.
+pub(crate) fn for_each_chunk(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match read_chunk(file, &mut buffer)? {
+            0 => return Ok(()),
+            length => each(&buffer[..length]),
+        }
+    }
+}
+
+/// A BLAKE3 root as hex in text forms.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(root: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&blake3::Hash::from_bytes(*root).to_hex())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let root = blake3::Hash::from_hex(&text).map_err(|error| {
+            D::Error::custom(format!("`{}` is not a BLAKE3 root: {error}", crate::format::shorten(&text)))
+        })?;
+        Ok(*root.as_bytes())
+    }
+}

@@ -1,0 +1,39 @@
+//! Files: verified blobs, memory maps, and the two tensor formats, GGUF and safetensors.
+//!
+//! The only crate that touches the file system. Its invariants:
+//! - a blob appears under its digest by rename after fsync, so that no reader sees a partial one;
+//! - no byte is handed out before the whole blob matched its BLAKE3 root in this process;
+//! - parsing a file never panics and never allocates more than a small multiple of the file's size, whatever it holds.
+
+#![allow(clippy::disallowed_methods, reason = "files belong to this crate")]
+
+mod blob;
+mod blob_store;
+mod blob_writer;
+mod checkpoint;
+mod dir_lock;
+mod durable;
+mod error;
+mod format;
+mod gguf;
+mod hashing;
+mod model_config;
+mod safetensors;
+mod shard_index;
+mod tensor;
+mod verified;
+
+pub use blob::Blob;
+pub use blob_store::BlobStore;
+pub use blob_writer::BlobWriter;
+pub use checkpoint::Checkpoint;
+pub use dir_lock::DirLock;
+pub use durable::{remove_stale_temporaries, write_atomic};
+pub use error::StorageError;
+pub use format::{FormatError, FormatProblem};
+pub use gguf::{Gguf, GgufArray, GgufValue, StringArray};
+pub use hashing::BlobInfo;
+pub use model_config::{ModelConfig, ModelConfigError, NameScheme, RopeLayout};
+pub use safetensors::SafetensorsHeader;
+pub use shard_index::ShardIndex;
+pub use tensor::{TensorInfo, TensorView};
