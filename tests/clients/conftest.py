@@ -1,0 +1,32 @@
+"""What the client tests share: where Helios is served. `cargo xtask test --only clients` starts it and says so."""
+
+import os
+
+import pytest
+from openai import OpenAI
+
+
+def told(variable: str) -> str:
+    """A value that the harness hands over; its absence is a failure, never a skip."""
+    value = os.environ.get(variable)
+    if not value:
+        pytest.exit(f"{variable} is not set: run `cargo xtask test --only clients`", returncode=2)
+    return value
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    """The served address without a path."""
+    return told("HELIOS_URL")
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    """The name of the served model."""
+    return told("HELIOS_MODEL")
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> OpenAI:
+    """The real client, as a user makes it; errors come back at once instead of after retries."""
+    return OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0, timeout=120)
