@@ -1,0 +1,252 @@
+//! A model's tensors: found by name, checked against the configuration, used where they lie in the mapped file.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use helios_kernels::{Format, WeightMatrix, dequantise_row};
+use helios_storage::{Blob, Checkpoint, TensorView};
+use helios_types::TensorType;
+
+use crate::{EngineError, ModelConfig, NameScheme};
+
+/// Every tensor of a model.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    /// `[vocab, hidden]`.
+    pub(crate) embedding: Matrix,
+    pub(crate) layers: Vec<LayerWeights>,
+    /// `[hidden]`.
+    pub(crate) output_norm: Vec<f32>,
+    /// `[vocab, hidden]`; the embedding where the two are tied.
+    pub(crate) output: Matrix,
+}
+
+/// The tensors of one decoder layer.
+#[derive(Debug)]
+pub(crate) struct LayerWeights {
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) query: Matrix,
+    pub(crate) key: Matrix,
+    pub(crate) value: Matrix,
+    pub(crate) attention_output: Matrix,
+    pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) gate: Matrix,
+    pub(crate) up: Matrix,
+    pub(crate) down: Matrix,
+}
+
+/// A matrix in place: a byte range of a blob.
+#[derive(Clone, Debug)]
+pub(crate) struct Matrix {
+    blob: Blob,
+    range: Range<usize>,
+    format: Format,
+    rows: usize,
+    cols: usize,
+}
+
+impl Matrix {
+    /// The matrix as kernels take it.
+    pub(crate) fn view(&self) -> WeightMatrix<'_> {
+        WeightMatrix::new(self.format, self.rows, self.cols, &self.blob[self.range.clone()])
+            .expect("invariant: the range was checked against the shape when the tensor was opened")
+    }
+}
+
+impl Weights {
+    /// Finds and checks every tensor that `config` asks for, and refuses a checkpoint that has others: they would
+    /// change the result.
+    pub(crate) fn open(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<Self, EngineError> {
+        let names = Names::of(config.names);
+        let mut opener = Opener { checkpoint, used: BTreeSet::new() };
+        let (hidden, vocab) = (config.hidden, config.vocab);
+        let embedding = opener.matrix(names.embedding, vocab, hidden)?;
+        let layers =
+            (0..config.layers).map(|layer| opener.layer(config, names, layer)).collect::<Result<_, _>>()?;
+        let output_norm = opener.vector(names.output_norm, hidden)?;
+        let output = match config.tied_embeddings {
+            true => embedding.clone(),
+            false => opener.matrix(names.output, vocab, hidden)?,
+        };
+        opener.refuse_unused(names)?;
+        Ok(Self { embedding, layers, output_norm, output })
+    }
+
+    /// The formats of all tensors, sorted and joined with `+`; norms count as f32, because that is what they become.
+    pub(crate) fn formats(&self) -> String {
+        let layers = self.layers.iter().flat_map(LayerWeights::matrices);
+        let formats = layers.chain([&self.embedding, &self.output]).map(|matrix| name_of(matrix.format));
+        let formats: BTreeSet<&str> = formats.chain(["f32"]).collect();
+        formats.into_iter().collect::<Vec<_>>().join("+")
+    }
+}
+
+impl LayerWeights {
+    fn matrices(&self) -> [&Matrix; 7] {
+        [&self.query, &self.key, &self.value, &self.attention_output, &self.gate, &self.up, &self.down]
+    }
+}
+
+/// What one naming scheme calls the tensors; those of a layer without the layer's prefix.
+struct Names {
+    embedding: &'static str,
+    output_norm: &'static str,
+    output: &'static str,
+    layer_prefix: &'static str,
+    attention_norm: &'static str,
+    query: &'static str,
+    key: &'static str,
+    value: &'static str,
+    attention_output: &'static str,
+    ffn_norm: &'static str,
+    gate: &'static str,
+    up: &'static str,
+    down: &'static str,
+    /// Ends of names that may be there and change nothing: frequencies that follow from the configuration, or the
+    /// second copy of a tied output.
+    harmless: &'static [&'static str],
+}
+
+const GGUF_NAMES: Names = Names {
+    embedding: "token_embd.weight",
+    output_norm: "output_norm.weight",
+    output: "output.weight",
+    layer_prefix: "blk",
+    attention_norm: "attn_norm.weight",
+    query: "attn_q.weight",
+    key: "attn_k.weight",
+    value: "attn_v.weight",
+    attention_output: "attn_output.weight",
+    ffn_norm: "ffn_norm.weight",
+    gate: "ffn_gate.weight",
+    up: "ffn_up.weight",
+    down: "ffn_down.weight",
+    harmless: &[],
+};
+
+const HUGGING_FACE_NAMES: Names = Names {
+    embedding: "model.embed_tokens.weight",
+    output_norm: "model.norm.weight",
+    output: "lm_head.weight",
+    layer_prefix: "model.layers",
+    attention_norm: "input_layernorm.weight",
+    query: "self_attn.q_proj.weight",
+    key: "self_attn.k_proj.weight",
+    value: "self_attn.v_proj.weight",
+    attention_output: "self_attn.o_proj.weight",
+    ffn_norm: "post_attention_layernorm.weight",
+    gate: "mlp.gate_proj.weight",
+    up: "mlp.up_proj.weight",
+    down: "mlp.down_proj.weight",
+    harmless: &["rotary_emb.inv_freq", "lm_head.weight"],
+};
+
+impl Names {
+    fn of(scheme: NameScheme) -> &'static Self {
+        match scheme {
+            NameScheme::Gguf => &GGUF_NAMES,
+            NameScheme::HuggingFace => &HUGGING_FACE_NAMES,
+        }
+    }
+}
+
+/// Takes tensors out of a checkpoint and remembers which.
+struct Opener<'a> {
+    checkpoint: &'a Checkpoint,
+    used: BTreeSet<String>,
+}
+
+impl<'a> Opener<'a> {
+    fn layer(
+        &mut self,
+        config: &ModelConfig,
+        names: &Names,
+        layer: usize,
+    ) -> Result<LayerWeights, EngineError> {
+        let name = |suffix: &str| format!("{}.{layer}.{suffix}", names.layer_prefix);
+        let (hidden, ffn) = (config.hidden, config.ffn);
+        let (query, kv) = (config.query_width(), config.kv_width());
+        Ok(LayerWeights {
+            attention_norm: self.vector(&name(names.attention_norm), hidden)?,
+            query: self.matrix(&name(names.query), query, hidden)?,
+            key: self.matrix(&name(names.key), kv, hidden)?,
+            value: self.matrix(&name(names.value), kv, hidden)?,
+            attention_output: self.matrix(&name(names.attention_output), hidden, query)?,
+            ffn_norm: self.vector(&name(names.ffn_norm), hidden)?,
+            gate: self.matrix(&name(names.gate), ffn, hidden)?,
+            up: self.matrix(&name(names.up), ffn, hidden)?,
+            down: self.matrix(&name(names.down), hidden, ffn)?,
+        })
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix, EngineError> {
+        let view = self.tensor(name, &[rows, cols])?;
+        let format = format_of(view.info.tensor_type);
+        WeightMatrix::new(format, rows, cols, view.bytes)
+            .map_err(|error| tensor_error(name, format!("cannot be used: {error}")))?;
+        let blob = self.checkpoint.files()[view.info.file].clone();
+        Ok(Matrix { blob, range: view.info.range.clone(), format, rows, cols })
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
+        let view = self.tensor(name, &[length])?;
+        let format = format_of(view.info.tensor_type);
+        if format.row_bytes(length) != Some(view.bytes.len()) {
+            return Err(tensor_error(
+                name,
+                format!("has {} bytes, not {length} {format:?}", view.bytes.len()),
+            ));
+        }
+        let mut values = vec![0.0; length];
+        dequantise_row(format, view.bytes, &mut values);
+        Ok(values)
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<TensorView<'a>, EngineError> {
+        let view = self.checkpoint.tensor(name).ok_or_else(|| tensor_error(name, "is missing".to_owned()))?;
+        if view.info.shape != shape {
+            let problem = format!("has shape {:?}, the configuration asks for {shape:?}", view.info.shape);
+            return Err(tensor_error(name, problem));
+        }
+        self.used.insert(name.to_owned());
+        Ok(view)
+    }
+
+    fn refuse_unused(&self, names: &Names) -> Result<(), EngineError> {
+        let harmless = |name: &str| names.harmless.iter().any(|end| name.ends_with(end));
+        let mut unused = self.checkpoint.tensors().filter(|tensor| !self.used.contains(&tensor.name));
+        match unused.find(|tensor| !harmless(&tensor.name)) {
+            Some(tensor) => {
+                Err(tensor_error(&tensor.name, "is not part of the model's architecture".to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn tensor_error(name: &str, problem: String) -> EngineError {
+    EngineError::Tensor { tensor: name.to_owned(), problem }
+}
+
+fn format_of(tensor_type: TensorType) -> Format {
+    match tensor_type {
+        TensorType::F32 => Format::F32,
+        TensorType::F16 => Format::F16,
+        TensorType::BF16 => Format::BF16,
+        TensorType::Q8_0 => Format::Q8_0,
+        TensorType::Q4_0 => Format::Q4_0,
+        TensorType::Q4_1 => Format::Q4_1,
+    }
+}
+
+fn name_of(format: Format) -> &'static str {
+    match format {
+        Format::F32 => TensorType::F32,
+        Format::F16 => TensorType::F16,
+        Format::BF16 => TensorType::BF16,
+        Format::Q8_0 => TensorType::Q8_0,
+        Format::Q4_0 => TensorType::Q4_0,
+        Format::Q4_1 => TensorType::Q4_1,
+    }
+    .as_str()
+}
