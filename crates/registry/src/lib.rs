@@ -1,0 +1,47 @@
+//! The model store: manifests and tags over content-addressed blobs, the sources that models come from, the leases of
+//! workers, and all of that over HTTP.
+//!
+//! - [`Registry`] is a store on this machine, [`RegistryClient`] one elsewhere, [`ModelStore`] either.
+//! - No byte is handed out that was not verified against its digest.
+//! - An acknowledged change of a manifest or tag is on disk.
+
+#![forbid(unsafe_code)]
+
+mod blocking;
+pub mod catalogue;
+mod client;
+mod config;
+mod error;
+mod fetch;
+mod files;
+mod gc;
+pub mod http;
+mod import;
+mod index;
+mod manifest;
+mod members;
+mod model_store;
+mod pins;
+mod progress;
+mod pull;
+mod registry;
+mod secret;
+mod source;
+mod suggest;
+mod tags;
+pub mod token_table;
+
+pub use catalogue::{CATALOGUE, CatalogueModel};
+pub use client::{RegistryClient, RemoteModel};
+pub use config::{FetchConfig, RegistryConfig};
+pub use error::RegistryError;
+pub use gc::GcReport;
+pub use manifest::{FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, Metadata, Role, WeightFormat};
+pub use members::{LEASE_TTL_MAX, LeasedModel, Members, MembersSnapshot, WorkerLease, WorkerRole};
+pub use model_store::{ModelStore, RemoteStore};
+pub use progress::{Phase, Progress};
+pub use pull::{Pull, PullEvent};
+pub use registry::{ModelSummary, Registry, Resolved};
+pub use secret::Secret;
+pub use source::Source;
+pub use tags::TagEntry;

@@ -1,0 +1,140 @@
+//! Models from wherever the registry is, for those who only read: workers and proxies.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use helios_storage::{Blob, BlobStore};
+use helios_types::{Digest, ModelRef};
+
+use crate::blocking::blocking;
+use crate::{FileEntry, Manifest, ModelSummary, Registry, RegistryClient, RegistryError, Resolved, Role};
+
+/// A registry in this process or elsewhere. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum ModelStore {
+    /// In this process.
+    Local(Arc<Registry>),
+    /// Elsewhere; made by [`ModelStore::remote`].
+    Remote(Arc<RemoteStore>),
+}
+
+/// A registry elsewhere, and where its blobs are on this host.
+#[derive(Debug)]
+pub struct RemoteStore {
+    client: RegistryClient,
+    cache: Arc<BlobStore>,
+    /// The registry's own store, if it is on this host.
+    shared: Mutex<Option<SharedStore>>,
+}
+
+#[derive(Clone, Debug)]
+struct SharedStore {
+    dir: PathBuf,
+    blobs: Arc<BlobStore>,
+}
+
+impl ModelStore {
+    /// A registry elsewhere. Its blobs are mapped in place if its store is on this host, else fetched into `cache_dir`.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] if the cache cannot be opened.
+    pub fn remote(client: RegistryClient, cache_dir: &Path) -> Result<Self, RegistryError> {
+        crate::files::create_dir(cache_dir)?;
+        let cache = Arc::new(BlobStore::open(cache_dir)?);
+        Ok(Self::Remote(Arc::new(RemoteStore { client, cache, shared: Mutex::default() })))
+    }
+
+    /// The version that a name points to.
+    ///
+    /// # Errors
+    /// [`RegistryError::ModelNotFound`], or what the registry elsewhere says.
+    pub async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+        match self {
+            Self::Local(registry) => registry.resolve(model),
+            Self::Remote(store) => store.resolve(model).await,
+        }
+    }
+
+    /// The models, ordered by name and tag.
+    ///
+    /// # Errors
+    /// What the registry elsewhere says.
+    pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
+        match self {
+            Self::Local(registry) => Ok(registry.list()),
+            Self::Remote(store) => store.client.list().await,
+        }
+    }
+
+    /// The manifest of that digest.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDigest`], or what the registry elsewhere says.
+    pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
+        match self {
+            Self::Local(registry) => registry.manifest(digest),
+            Self::Remote(store) => store.client.manifest(digest).await,
+        }
+    }
+
+    /// Maps a file of a model, verified; fetched first if it is not on this host.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`], or what the registry elsewhere says.
+    pub async fn blob(&self, file: &FileEntry) -> Result<Blob, RegistryError> {
+        match self {
+            Self::Local(registry) => registry.blob(file).await,
+            Self::Remote(store) => store.blob(file).await,
+        }
+    }
+
+    /// The bytes of the file with a role that every model has.
+    ///
+    /// # Errors
+    /// [`RegistryError::MissingRole`]; as [`blob`](Self::blob).
+    pub async fn derived_bytes(&self, manifest: &Manifest, role: Role) -> Result<Blob, RegistryError> {
+        self.blob(manifest.required(role)?).await
+    }
+}
+
+impl RemoteStore {
+    async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+        let answer = self.client.model(model).await?;
+        self.look_for(answer.store).await;
+        Ok(answer.resolved)
+    }
+
+    /// Opens the registry's store if the folder it names is one on this host.
+    async fn look_for(&self, dir: PathBuf) {
+        if self.shared().is_some_and(|shared| shared.dir == dir) {
+            return;
+        }
+        let opened = blocking(move || {
+            if !dir.join("blobs/sha256").is_dir() {
+                return Ok(None);
+            }
+            let blobs = Arc::new(BlobStore::open(&dir)?);
+            Ok(Some(SharedStore { dir, blobs }))
+        });
+        match opened.await {
+            Ok(shared) => *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared,
+            Err(error) => tracing::info!(%error, "the registry's store is here but cannot be read; blobs are copied"),
+        }
+    }
+
+    fn shared(&self) -> Option<SharedStore> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn blob(&self, file: &FileEntry) -> Result<Blob, RegistryError> {
+        let info = file.blob;
+        if let Some(shared) = self.shared().filter(|shared| shared.blobs.contains(&info.digest)) {
+            match blocking(move || Ok(shared.blobs.get(&info)?)).await {
+                Ok(blob) => return Ok(blob),
+                Err(error) => tracing::warn!(%error, "a blob cannot be mapped in place and is copied"),
+            }
+        }
+        self.client.blob(info, &self.cache).await
+    }
+}

@@ -1,0 +1,89 @@
+//! Tag histories as files: `tags/NAME/@TAG.json`, a list of what the tag pointed to, oldest first.
+//!
+//! The `@`, which no name has, keeps the tags of `a` apart from the folder of `a/b`.
+
+use std::path::{Path, PathBuf};
+
+use helios_types::{Digest, ModelRef};
+use serde::{Deserialize, Serialize};
+
+use crate::{RegistryError, files};
+
+/// One step of a tag's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagEntry {
+    /// The manifest that the tag points to from then on.
+    pub digest: Digest,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Where it came from: a source, or the model it was tagged from.
+    pub source: String,
+}
+
+/// Entries of one history; the oldest go when there are more.
+const HISTORY_MAX: usize = 100;
+
+/// The file of a tag.
+pub(crate) fn path(tags: &Path, reference: &ModelRef) -> PathBuf {
+    tags.join(reference.name()).join(format!("@{}.json", reference.tag()))
+}
+
+/// The tag that a file is of, if its path is one of a tag.
+fn reference_of(tags: &Path, path: &Path) -> Option<ModelRef> {
+    let name = path.parent()?.strip_prefix(tags).ok()?.to_str()?;
+    let tag = path.file_name()?.to_str()?.strip_prefix('@')?.strip_suffix(".json")?;
+    format!("{name}:{tag}").parse().ok()
+}
+
+/// Every history in the folder; files that are none are logged and left alone.
+pub(crate) fn load_all(tags: &Path) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
+    let mut histories = Vec::new();
+    for path in files::list(tags, true)? {
+        let Some(reference) = reference_of(tags, &path) else { continue };
+        let bytes = files::read(&path)?;
+        match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
+            Ok(history) if !history.is_empty() => histories.push((reference, history)),
+            Ok(_) => tracing::error!(path = %path.display(), "a tag file is empty and ignored"),
+            Err(error) => tracing::error!(path = %path.display(), %error, "a tag file is malformed and ignored"),
+        }
+    }
+    Ok(histories)
+}
+
+/// Writes a history with one more entry, unless the tag points there already; returns it.
+pub(crate) fn append(
+    tags: &Path,
+    reference: &ModelRef,
+    history: &[TagEntry],
+    entry: TagEntry,
+) -> Result<Vec<TagEntry>, RegistryError> {
+    if history.last().is_some_and(|last| last.digest == entry.digest) {
+        return Ok(history.to_vec());
+    }
+    let kept = &history[history.len().saturating_sub(HISTORY_MAX - 1)..];
+    let history: Vec<TagEntry> = kept.iter().cloned().chain([entry]).collect();
+    let bytes = serde_json::to_vec(&history).expect("invariant: a history has only string keys");
+    let path = path(tags, reference);
+    files::create_dir(path.parent().unwrap_or(tags))?;
+    helios_storage::write_atomic(&path, &bytes)?;
+    Ok(history)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use helios_types::ModelRef;
+
+    use super::{path, reference_of};
+
+    #[test]
+    fn tags_of_nested_names_do_not_collide() {
+        let tags = Path::new("/store/tags");
+        for name in ["a:latest", "a/b:latest", "a/b/c:v1.0"] {
+            let reference: ModelRef = name.parse().expect(name);
+            assert_eq!(reference_of(tags, &path(tags, &reference)), Some(reference));
+        }
+        assert_eq!(reference_of(tags, Path::new("/store/tags/a/.tmp-1-2")), None);
+    }
+}

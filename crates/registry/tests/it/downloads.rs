@@ -1,0 +1,212 @@
+//! Sources over HTTP, from origins of every manner.
+
+use std::sync::Arc;
+
+use helios_registry::{FetchConfig, Registry, RegistryError, Resolved, Role, Secret};
+use helios_types::{Classify, ErrorCode};
+
+use crate::models::{self, Place};
+use crate::origin::{Manner, Origin, moment};
+
+async fn pull(registry: &Arc<Registry>, spec: &str) -> Result<Resolved, RegistryError> {
+    registry.pull(spec, None, &mut |_| {}).await
+}
+
+async fn assert_served(registry: &Arc<Registry>, resolved: &Resolved, bytes: &[u8]) {
+    let weights = registry.derived_bytes(&resolved.manifest, Role::Weights).await.expect("weights");
+    assert!(*weights == *bytes, "the bytes of the store are those of the origin");
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+    let file = models::gguf(1.0);
+    let origin = Origin::start(file.clone(), Manner::Cuts { after: 1000, times: 3 }).await;
+    let place = Place::new();
+    let registry = place.open();
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &file).await;
+    let ranges: Vec<Option<String>> = origin.asked().into_iter().map(|asked| asked.range).collect();
+    assert_eq!(ranges[0], None);
+    assert!(ranges.len() >= 2 && ranges[1..].iter().all(Option::is_some), "{ranges:?}");
+}
+
+#[tokio::test]
+async fn a_pull_of_a_later_process_resumes_what_an_earlier_one_left() {
+    let file = models::gguf(1.0);
+    let origin = Origin::start(file.clone(), Manner::Cuts { after: 5000, times: 1000 }).await;
+    let place = Place::new();
+    let impatient = || FetchConfig { attempts_max: 1, ..FetchConfig::default() };
+    let registry = place.open_with(impatient());
+    let error = pull(&registry, &origin.url()).await.expect_err("cut");
+    assert_eq!(error.code(), ErrorCode::Upstream);
+    assert!(!error.to_string().contains("secret"), "{error}");
+    assert!(registry.list().is_empty());
+    drop(registry);
+
+    origin.behave(Manner::Honest);
+    let registry = place.open_with(impatient());
+    let resolved = pull(&registry, &origin.url()).await.expect("resumed");
+    assert_served(&registry, &resolved, &file).await;
+    let last = origin.asked().pop().and_then(|asked| asked.range).expect("a range");
+    let start: usize = last.trim_start_matches("bytes=").trim_end_matches('-').parse().expect("a number");
+    assert!(start > 0 && start <= 5000, "{last}");
+}
+
+#[tokio::test]
+async fn a_file_that_changed_in_between_comes_whole() {
+    let place = Place::new();
+    let origin = Origin::start(models::gguf(1.0), Manner::Cuts { after: 5000, times: 1000 }).await;
+    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() });
+    pull(&registry, &origin.url()).await.expect_err("cut");
+    let changed = models::gguf(2.0);
+    origin.serve(changed.clone());
+    origin.behave(Manner::Honest);
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &changed).await;
+}
+
+#[tokio::test]
+async fn an_origin_without_ranges_is_read_from_the_start() {
+    let place = Place::new();
+    let file = models::gguf(1.0);
+    let origin = Origin::start(file.clone(), Manner::Cuts { after: 5000, times: 1000 }).await;
+    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() });
+    pull(&registry, &origin.url()).await.expect_err("cut");
+    origin.behave(Manner::NoRanges);
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &file).await;
+}
+
+#[tokio::test]
+async fn origins_that_stall_or_lie_give_clear_errors_and_leave_no_model() {
+    let place = Place::new();
+    let fetch = FetchConfig { attempts_max: 2, file_bytes_max: 1 << 20, ..FetchConfig::default() };
+    let registry = place.open_with(fetch);
+    for (manner, says) in [
+        (Manner::Stalls, "stalled"),
+        (Manner::Overpromises, "failed"),
+        (Manner::Endless, "more than the 1048576 bytes"),
+        (Manner::Compresses, "gzip"),
+        (Manner::Status(404), "answered 404"),
+        (Manner::Status(401), "HF_TOKEN"),
+        (Manner::Status(503), "answered 503"),
+        (Manner::Redirects("ftp://127.0.0.1/x".to_owned()), "less safe"),
+        (Manner::Redirects("/tiny.gguf".to_owned()), "redirects"),
+    ] {
+        let origin = Origin::start(models::gguf(1.0), manner.clone()).await;
+        let error = pull(&registry, &origin.url()).await.expect_err(says);
+        assert_eq!(error.code(), ErrorCode::Upstream, "{manner:?}: {error}");
+        assert!(error.to_string().contains(says), "{manner:?}: {error}");
+        assert!(registry.list().is_empty());
+    }
+}
+
+fn hub_listing(file: &str, bytes: &[u8], digest: Option<String>) -> serde_json::Value {
+    serde_json::json!({
+        "sha": "0123456789012345678901234567890123456789",
+        "cardData": {"license": "mit"},
+        "siblings": [
+            {"rfilename": "README.md", "size": 3},
+            {"rfilename": file, "size": bytes.len(), "lfs": digest.map(|sha256| serde_json::json!({"sha256": sha256, "size": bytes.len()}))},
+        ],
+    })
+}
+
+fn hub_config(hub: &Origin) -> FetchConfig {
+    FetchConfig {
+        hub_url: hub.address.clone(),
+        hub_token: Some(Secret::from("hub-token".to_owned())),
+        attempts_max: 2,
+        ..FetchConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn the_hub_gets_the_token_and_other_hosts_do_not() {
+    let file = models::gguf(1.0);
+    let elsewhere = Origin::start(file.clone(), Manner::Honest).await;
+    let hub = Origin::start(Vec::new(), Manner::Redirects(elsewhere.url())).await;
+    hub.list(hub_listing("tiny.gguf", &file, None));
+    let place = Place::new();
+    let registry = place.open_with(hub_config(&hub));
+    let resolved = pull(&registry, "hf:org/repo@refs/pr/1").await.expect("pulled");
+    assert_eq!(resolved.reference.to_string(), "org/repo:refs-pr-1");
+    assert_eq!(resolved.manifest.metadata.licence.as_deref(), Some("mit"));
+    assert_served(&registry, &resolved, &file).await;
+    let asked = hub.asked();
+    assert_eq!(asked[0].path, "/api/models/org/repo/revision/refs%2Fpr%2F1");
+    assert_eq!(asked[1].path, "/org/repo/resolve/0123456789012345678901234567890123456789/tiny.gguf");
+    assert!(asked.iter().all(|asked| asked.authorization.as_deref() == Some("Bearer hub-token")));
+    assert!(!elsewhere.asked().is_empty());
+    assert!(elsewhere.asked().iter().all(|asked| asked.authorization.is_none()));
+}
+
+#[tokio::test]
+async fn a_hub_file_that_is_not_what_the_list_says_is_refused() {
+    let file = models::gguf(1.0);
+    let hub = Origin::start(file.clone(), Manner::Honest).await;
+    let place = Place::new();
+    let registry = place.open_with(hub_config(&hub));
+    hub.list(hub_listing("tiny.gguf", &file, Some("0".repeat(64))));
+    let error = pull(&registry, "hf:org/repo").await.expect_err("another digest");
+    assert!(error.to_string().contains("digest"), "{error}");
+    hub.list(hub_listing("tiny.gguf", &file[1..], None));
+    let error = pull(&registry, "hf:org/repo").await.expect_err("another length");
+    assert!(error.to_string().contains("expected"), "{error}");
+    hub.list(hub_listing("../tiny.gguf", &file, None));
+    let error = pull(&registry, "hf:org/repo").await.expect_err("an unsafe name");
+    assert!(error.to_string().contains("unsafe file name"), "{error}");
+    let error = pull(&registry, "hf:org/repo#other.gguf").await.expect_err("no such file");
+    assert!(error.to_string().contains("other.gguf") || error.to_string().contains("unsafe"), "{error}");
+    assert!(registry.list().is_empty());
+}
+
+#[tokio::test]
+async fn many_who_ask_for_the_same_share_one_download() {
+    let file = models::gguf(1.0);
+    let origin = Origin::start(file, Manner::Honest).await;
+    let place = Place::new();
+    let registry = place.open();
+    let url = origin.url();
+    let pulls = (0..8).map(|index| {
+        let name = format!("copy:v{index}").parse().expect("a name");
+        let (registry, url) = (Arc::clone(&registry), url.clone());
+        async move { registry.pull(&url, Some(name), &mut |_| {}).await }
+    });
+    for result in futures::future::join_all(pulls).await {
+        result.expect("pulled");
+    }
+    assert_eq!(origin.asked().len(), 1);
+    assert_eq!(registry.list().len(), 8);
+}
+
+#[tokio::test]
+async fn a_pull_outlives_all_but_the_last_who_follow_it() {
+    let file = models::gguf(1.0);
+    let origin = Origin::start(file.clone(), Manner::Honest).await;
+    let place = Place::new();
+    let registry = place.open();
+    let mut first = registry.start_pull(&origin.url(), None).expect("begun");
+    let mut second = registry.start_pull(&origin.url(), None).expect("joined");
+    first.next().await.expect("an event");
+    drop(first);
+    while !matches!(second.next().await.expect("an event"), helios_registry::PullEvent::Done(_)) {}
+    assert_eq!(registry.list().len(), 1);
+
+    let abandoned = Origin::start(file, Manner::Stalls).await;
+    let mut pull = registry.start_pull(&abandoned.url(), Some("x".parse().expect("a name"))).expect("begun");
+    pull.next().await.expect("an event");
+    drop(pull);
+    moment().await;
+    registry.gc().await.expect("collected beside what was abandoned");
+    assert_eq!(registry.list().len(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_missing_python_says_what_to_install() {
+    let place = Place::new();
+    let registry = place.open_with(FetchConfig { python: "no-such-python".to_owned(), ..FetchConfig::default() });
+    let error = pull(&registry, "smollm2").await.expect_err("no python").to_string();
+    assert!(error.contains("no-such-python") && error.contains("apt-get install python3"), "{error}");
+}

@@ -1,0 +1,84 @@
+//! Garbage collection beside everything else.
+
+use std::time::Duration;
+
+use helios_registry::{LeasedModel, Role, WorkerLease, WorkerRole};
+use helios_types::{ModelRef, NumericsId};
+
+use crate::models::{self, Place};
+
+fn name(text: &str) -> ModelRef {
+    text.parse().expect("a name")
+}
+
+#[tokio::test]
+async fn only_what_nobody_needs_is_collected() {
+    let place = Place::new();
+    let registry = place.open();
+    for (stem, fill) in [("kept", 1.0), ("held", 2.0), ("leased", 3.0), ("gone", 4.0)] {
+        let file = place.write(&format!("{stem}.gguf"), &models::gguf(fill));
+        registry.import(&file, None, &mut |_| {}).await.expect(stem);
+    }
+    let held = registry.resolve(&name("held")).expect("held");
+    let leased = registry.resolve(&name("leased")).expect("leased").digest;
+    let lease = WorkerLease {
+        id: "w".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        models: vec![LeasedModel { reference: name("leased"), manifest: leased }],
+        role: WorkerRole::Unified,
+        numerics_id: NumericsId::new("f32", 1, "f16", "test"),
+    };
+    registry.members().renew(lease, Duration::from_secs(60)).expect("renewed");
+    for stem in ["held", "leased", "gone"] {
+        registry.remove(&name(stem)).await.expect(stem);
+    }
+
+    let report = registry.gc().await.expect("collected");
+    assert_eq!((report.manifests_removed, report.manifests_kept), (1, 3));
+    // The weights of `gone`; its small files are those of the others.
+    assert_eq!((report.blobs_removed, report.bytes_freed), (1, models::gguf(4.0).len() as u64));
+    for manifest in [held.manifest.clone(), registry.manifest(&leased).expect("leased")] {
+        registry.derived_bytes(&manifest, Role::Weights).await.expect("still here");
+    }
+
+    registry.members().leave("w");
+    drop(held);
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 2);
+    registry.resolve(&name("kept")).expect("kept");
+    let again = registry.gc().await.expect("collected");
+    assert_eq!((again.manifests_removed, again.blobs_removed, again.bytes_freed), (0, 0, 0));
+}
+
+/// Pulls, removals, collections and reads of the same two models at once: a model that resolves can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_fails_beside_pull_remove_and_collection() {
+    const ROUNDS: usize = 40;
+    let place = Place::new();
+    let registry = place.open();
+    let files = [1.0, 2.0].map(|fill| place.write(&format!("m{fill}.gguf"), &models::gguf(fill)));
+    let pulls = async {
+        for round in 0..ROUNDS {
+            registry.import(&files[round % 2], Some(name("m")), &mut |_| {}).await.expect("a pull");
+        }
+    };
+    let removals = async {
+        for _ in 0..ROUNDS {
+            // Whether it is there just then is chance.
+            let _found = registry.remove(&name("m")).await;
+            registry.gc().await.expect("a collection");
+        }
+    };
+    let reads = async {
+        for _ in 0..ROUNDS * 4 {
+            let Ok(resolved) = registry.resolve(&name("m")) else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            for file in &resolved.manifest.files {
+                let blob = registry.blob(file).await.expect("a read");
+                assert_eq!(blob.len() as u64, file.blob.size);
+            }
+        }
+    };
+    tokio::join!(pulls, removals, reads);
+}
