@@ -1,0 +1,117 @@
+//! The proxy as a whole: what it is made of, and the way of one HTTP request through the guard to its route.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures::FutureExt;
+use helios_api::ApiError;
+use helios_runtime::Tasks;
+use helios_runtime::telemetry::Metrics;
+use helios_types::ErrorCode;
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use tokio::net::TcpListener;
+
+use crate::admit::Admission;
+use crate::fleet::Fleet;
+use crate::guard::Guard;
+use crate::model_text::ModelTexts;
+use crate::route::Router;
+use crate::routes::{self, Found, cors};
+use crate::{Discovery, Models, Mount, ProxyConfig, metrics, reply, request_id, server};
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// Validated by the caller ([`ProxyConfig::validate`]) against the address it listens on.
+    pub config: ProxyConfig,
+    /// Names and text files of models.
+    pub models: Arc<dyn Models>,
+    /// Who serves them.
+    pub discovery: Arc<dyn Discovery>,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
+    /// Other parts' routes, behind the same guard.
+    pub mounts: Vec<Mount>,
+}
+
+/// A running proxy. Cheap to clone.
+#[derive(Clone)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+/// What all requests share.
+pub(crate) struct Inner {
+    pub(crate) config: ProxyConfig,
+    pub(crate) guard: Guard,
+    pub(crate) admission: Admission,
+    pub(crate) models: Arc<dyn Models>,
+    pub(crate) texts: ModelTexts,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) router: Router,
+    pub(crate) metrics: Metrics,
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Proxy {
+    /// Starts to follow the workers. Everything ends with `tasks`.
+    pub fn start(parts: Parts, tasks: &Tasks) -> Self {
+        metrics::describe_metrics();
+        let inner = Inner {
+            guard: Guard::new(&parts.config),
+            admission: Admission::new(&parts.config),
+            models: parts.models,
+            texts: ModelTexts::default(),
+            fleet: Fleet::start(parts.discovery, tasks),
+            router: Router::default(),
+            metrics: parts.metrics,
+            mounts: parts.mounts,
+            config: parts.config,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Answers on `listener` until `tasks` are told to stop, and then until open answers have ended or
+    /// `drain_ms_max` has passed.
+    pub async fn serve(&self, listener: TcpListener, tasks: &Tasks) {
+        server::serve(self.clone(), &self.inner.config, listener, tasks).await;
+    }
+
+    /// Answers one request. Never fails: what goes wrong is in the response.
+    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let id = request_id::of(request.headers());
+        let (parts, body) = request.into_parts();
+        let origin = self.inner.guard.origin(&parts).ok().flatten().map(str::to_owned);
+        let found = routes::find(&self.inner.mounts, parts.method.as_str(), parts.uri.path());
+        let label = found.label();
+        let answer = AssertUnwindSafe(self.inner.answer(found, &id, parts, body)).catch_unwind().await;
+        let mut response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => reply::error(&error),
+            Err(_panic) => reply::error(&ApiError::new(ErrorCode::Internal, "the server made a mistake")),
+        };
+        metrics::responded(label, response.status());
+        response.headers_mut().insert(request_id::REQUEST_ID, request_id::header(&id));
+        if let Some(origin) = origin {
+            cors::allow(&origin, response.headers_mut());
+        }
+        response
+    }
+}
+
+impl Inner {
+    /// Guard, then route.
+    async fn answer(
+        self: &Arc<Self>,
+        found: Found,
+        id: &str,
+        parts: http::request::Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, ApiError> {
+        match self.guard.check(found.permission(), &parts, !body.is_end_stream())? {
+            Some(response) => Ok(response),
+            None => routes::answer(self, found, id, parts, body).await,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `/health` and `/ready`: the only routes that anyone may ask.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use helios_api::ApiError;
+use helios_types::ErrorCode;
+use http::{Response, StatusCode};
+
+use crate::proxy::Inner;
+use crate::reply;
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The process answers.
+pub(crate) fn alive() -> Response<Body> {
+    reply::json(StatusCode::OK, r#"{"status":"ok"}"#.to_owned())
+}
+
+/// Every configured model (or any model, with none configured) has a worker that has made a token.
+pub(crate) fn ready(proxy: &Inner) -> Result<Response<Body>, ApiError> {
+    let wanted = &proxy.config.models;
+    let missing: Vec<String> =
+        wanted.iter().filter(|model| !proxy.fleet.is_ready(model)).map(ToString::to_string).collect();
+    let any_ready = proxy.fleet.workers().iter().any(|worker| worker.is_ready());
+    if any_ready && missing.is_empty() {
+        return Ok(reply::json(StatusCode::OK, r#"{"status":"ready"}"#.to_owned()));
+    }
+    let message = match missing.is_empty() {
+        true => "no worker is ready".to_owned(),
+        false => format!("no worker is ready for {}", missing.join(", ")),
+    };
+    Err(ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) })
+}

@@ -1,0 +1,100 @@
+//! Which files of a manifest the engine needs, opened and verified.
+
+use helios_engine::{EngineError, Model};
+use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role, WeightFormat};
+use helios_storage::Blob;
+use helios_types::{Digest, ModelRef};
+
+use crate::HostError;
+
+/// The configuration of a Hugging Face checkpoint, kept by the registry as it came.
+const CONFIG_JSON: &str = "config.json";
+
+/// One version of a model with the files that the engine needs.
+#[derive(Clone, Debug)]
+pub struct ModelFiles {
+    /// Name and tag under which it is served.
+    pub reference: ModelRef,
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// The files with the weights.
+    pub weights: WeightFiles,
+    /// Keeps the files from garbage collection while they are in use by the process of the store.
+    pub held: Option<Resolved>,
+}
+
+/// The files with the weights, in one of two forms.
+#[derive(Clone, Debug)]
+pub enum WeightFiles {
+    /// One file with everything in it.
+    Gguf {
+        /// Its name, for messages.
+        name: String,
+        /// Its bytes.
+        blob: Blob,
+    },
+    /// A Hugging Face checkpoint.
+    Safetensors {
+        /// `config.json`.
+        config: Blob,
+        /// The safetensors files by name.
+        files: Vec<(String, Blob)>,
+        /// The shard index, if the checkpoint has one.
+        index: Option<Blob>,
+    },
+}
+
+impl ModelFiles {
+    /// Opens the files of `resolved`, fetched first where they are not on this host.
+    ///
+    /// # Errors
+    /// A file that is missing in the manifest or cannot be had.
+    pub async fn open(store: &ModelStore, resolved: &Resolved) -> Result<Self, HostError> {
+        let weights = WeightFiles::open(store, &resolved.manifest).await.map_err(Box::new);
+        let weights = weights
+            .map_err(|source| HostError::Registry { reference: resolved.reference.to_string(), source })?;
+        Ok(Self {
+            reference: resolved.reference.clone(),
+            manifest: resolved.digest,
+            weights,
+            held: Some(resolved.clone()),
+        })
+    }
+}
+
+impl WeightFiles {
+    async fn open(store: &ModelStore, manifest: &Manifest) -> Result<Self, RegistryError> {
+        match manifest.metadata.format {
+            WeightFormat::Gguf => {
+                let file = manifest.required(Role::Weights)?;
+                Ok(Self::Gguf { name: file.path.clone(), blob: store.blob(file).await? })
+            }
+            WeightFormat::Safetensors => {
+                let config = manifest.files(Role::Original).find(|file| file.path == CONFIG_JSON);
+                let config = config.ok_or(RegistryError::MissingRole { role: CONFIG_JSON })?;
+                let index = match manifest.file(Role::WeightsIndex) {
+                    Some(file) => Some(store.blob(file).await?),
+                    None => None,
+                };
+                let mut files = Vec::new();
+                for file in manifest.files(Role::Weights) {
+                    files.push((file.path.clone(), store.blob(file).await?));
+                }
+                Ok(Self::Safetensors { config: store.blob(config).await?, files, index })
+            }
+        }
+    }
+
+    /// Parses the headers and maps the tensors. Blocks.
+    ///
+    /// # Errors
+    /// A malformed file, an unsupported model, or tensors that do not fit its configuration.
+    pub fn parse(self) -> Result<Model, EngineError> {
+        match self {
+            Self::Gguf { name, blob } => Model::from_gguf(&name, blob),
+            Self::Safetensors { config, files, index } => {
+                Model::from_safetensors(&config, files, index.as_deref())
+            }
+        }
+    }
+}
