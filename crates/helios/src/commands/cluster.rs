@@ -1,0 +1,117 @@
+//! The parts of Helios as processes of their own: registry, worker, proxy.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use helios_proxy::{Parts, Permission, Proxy, guarded};
+use helios_registry::{ModelStore, RegistryClient, Resolved, Secret};
+use helios_runtime::telemetry::Metrics;
+use helios_runtime::{Shutdown, Tasks};
+use helios_types::{Classify, ErrorCode, ModelRef};
+use helios_worker::{Host, Machine, ServeOptions, keep_lease};
+
+use crate::cli::{PartArgs, ProxyArgs, RegistryArgs, WorkerArgs};
+use crate::config::Config;
+use crate::models;
+use crate::parts::{Interrupt, RegistryFleet, StoreTexts, announce, check_internal};
+use crate::progress::PullProgress;
+
+fn secret(part: &PartArgs) -> Option<Secret> {
+    part.cluster_token.clone().map(Secret::from)
+}
+
+/// `helios registry`.
+pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Result<()> {
+    check_internal(args.part.listen, args.part.cluster_token.as_deref())?;
+    let interrupt = Interrupt::listen()?;
+    let listener = helios_runtime::bind(args.part.listen).await?;
+    let address = listener.local_addr()?;
+    let registry = models::open_registry(config).await?;
+    let routes = helios_registry::http::router(registry);
+    let routes = helios_registry::http::require_token(routes, secret(&args.part));
+    let routes = guarded(routes, &config.proxy, Permission::Registry);
+    announce(address);
+    let shutdown = interrupt.shutdown().clone();
+    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await });
+    let ended = async {
+        interrupt.shutdown().triggered().await;
+        helios_runtime::Clock.sleep(config.worker.grace()).await;
+    };
+    tokio::select! {
+        served = served => served.context("the registry's listener failed"),
+        () = ended => Ok(()),
+    }
+}
+
+/// `helios worker`.
+pub(crate) async fn worker(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
+    check_internal(args.part.listen, args.part.cluster_token.as_deref())?;
+    let interrupt = Interrupt::listen()?;
+    Metrics::install()?;
+    helios_worker::describe_metrics();
+    let listener = helios_runtime::bind(args.part.listen).await?;
+    let address = listener.local_addr()?;
+    let registry = RegistryClient::new(&args.registry, secret(&args.part).as_ref())?;
+    let machine = Machine::new(&config.worker, 1)?;
+    let start = async {
+        let resolved = resolve(&registry, &args.model).await?;
+        let store = remote_store(config, &registry).await?;
+        Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?)
+    };
+    let host = interrupt.or(start).await?;
+    eprintln!("{}: {}", args.model, host.kv_budget());
+    announce(address);
+    let options = ServeOptions { cluster_token: secret(&args.part), grace: config.worker.grace() };
+    let advertised = args.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+    let shutdown = interrupt.shutdown();
+    let lease = keep_lease(&host, &registry, advertised, &config.worker, shutdown);
+    let (served, ()) = tokio::join!(helios_worker::serve(host.clone(), listener, options, shutdown), lease);
+    Ok(served?)
+}
+
+/// The version that `name` means; the registry fetches it first if need be.
+async fn resolve(registry: &RegistryClient, name: &str) -> anyhow::Result<Resolved> {
+    let known = match name.parse::<ModelRef>() {
+        Ok(reference) => registry.resolve(&reference).await,
+        Err(error) if !models::is_source(name) => return Err(error.into()),
+        Err(_) => registry.pull(name, None, &mut |_| {}).await,
+    };
+    match known {
+        Err(error) if error.code() == ErrorCode::ModelNotFound => {
+            let mut progress = PullProgress::new();
+            let pulled = registry.pull(name, None, &mut |report| progress.report(&report)).await;
+            progress.finish();
+            pulled.with_context(|| format!("the registry could not fetch {name}"))
+        }
+        known => Ok(known?),
+    }
+}
+
+async fn remote_store(config: &Config, registry: &RegistryClient) -> anyhow::Result<ModelStore> {
+    let cache = config.store_dir()?.join("cache");
+    let registry = registry.clone();
+    Ok(tokio::task::spawn_blocking(move || ModelStore::remote(registry, &cache)).await??)
+}
+
+/// `helios proxy`.
+pub(crate) async fn proxy(config: &Config, args: &ProxyArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let metrics = Metrics::install()?;
+    let listener = helios_runtime::bind(args.part.listen).await?;
+    let address = listener.local_addr()?;
+    let registry = RegistryClient::new(&args.registry, secret(&args.part).as_ref())?;
+    let store = remote_store(config, &registry).await?;
+    let tasks = Tasks::new(Shutdown::default());
+    let parts = Parts {
+        config: config.proxy.clone(),
+        models: Arc::new(StoreTexts::new(store)),
+        discovery: Arc::new(RegistryFleet::new(registry, args.part.cluster_token.clone())),
+        metrics,
+        mounts: Vec::new(),
+    };
+    let proxy = Proxy::start(parts, &tasks);
+    announce(address);
+    proxy.serve(listener, &Tasks::new(interrupt.shutdown().child())).await;
+    tasks.stop(config.worker.grace()).await;
+    Ok(())
+}

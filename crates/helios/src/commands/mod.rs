@@ -1,0 +1,17 @@
+//! What each command does.
+
+mod bench;
+mod cluster;
+mod config;
+mod ps;
+mod run;
+mod serve;
+mod store;
+
+pub(crate) use bench::bench_engine;
+pub(crate) use cluster::{proxy, registry, worker};
+pub(crate) use config::{config, config_schema};
+pub(crate) use ps::ps;
+pub(crate) use run::run;
+pub(crate) use serve::serve;
+pub(crate) use store::{gc, list, pull, rm, show, tag};

@@ -1,0 +1,126 @@
+//! The verbs of the model store.
+
+use helios_registry::{ModelSummary, Resolved, TagEntry};
+use helios_types::ModelRef;
+use serde_json::json;
+
+use crate::cli::{GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+use crate::config::{Config, show_size};
+use crate::parts::Interrupt;
+use crate::progress::PullProgress;
+use crate::store::Store;
+
+/// `helios pull`. Ctrl-C keeps what came, for the next pull to go on from.
+pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let name = args.name.as_deref().map(str::parse::<ModelRef>).transpose()?;
+    let store = Store::open(config).await?;
+    let mut bar = PullProgress::new();
+    let as_json = args.json;
+    let mut report = |progress| match as_json {
+        true => println!("{}", json!({ "progress": progress })),
+        false => bar.report(&progress),
+    };
+    let pulled = interrupt.or(async { Ok(store.pull(&args.model, name, &mut report).await?) }).await;
+    bar.finish();
+    let resolved = pulled?;
+    if as_json {
+        println!("{}", json!({ "done": { "model": resolved.reference, "digest": resolved.digest } }));
+    } else {
+        eprintln!("{} is here: {}, {}", resolved.reference, show_size(resolved.manifest.size()), resolved.digest);
+    }
+    Ok(())
+}
+
+/// `helios list`.
+pub(crate) async fn list(config: &Config, args: &ListArgs) -> anyhow::Result<()> {
+    let models = Store::open(config).await?.list().await?;
+    if args.json {
+        println!("{}", json!({ "models": models }));
+        return Ok(());
+    }
+    if models.is_empty() {
+        eprintln!("no models yet\nhint: `helios pull smollm2:135m-instruct` fetches the default one");
+        return Ok(());
+    }
+    println!("{:<40} {:>10} {:>12} {:>8} {:<10} DIGEST", "MODEL", "SIZE", "PARAMETERS", "CONTEXT", "WEIGHTS");
+    models.iter().for_each(print_row);
+    Ok(())
+}
+
+fn print_row(model: &ModelSummary) {
+    let metadata = &model.metadata;
+    println!(
+        "{:<40} {:>10} {:>12} {:>8} {:<10} {}",
+        model.model.to_string(),
+        show_size(model.size),
+        format!("{:.1} M", metadata.parameters as f64 / 1e6),
+        metadata.context_tokens,
+        metadata.quantisation,
+        &model.digest.hex()[..12]
+    );
+}
+
+/// `helios show`.
+pub(crate) async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<()> {
+    let (resolved, history) = Store::open(config).await?.show(&args.model.parse()?).await?;
+    if args.json {
+        let shown = json!({
+            "model": resolved.reference,
+            "digest": resolved.digest,
+            "manifest": *resolved.manifest,
+            "history": history,
+        });
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+    } else {
+        print_model(&resolved, &history);
+    }
+    Ok(())
+}
+
+fn print_model(resolved: &Resolved, history: &[TagEntry]) {
+    let Resolved { reference, digest, manifest } = resolved;
+    let (metadata, profile) = (&manifest.metadata, &manifest.profile);
+    println!("{reference}\n  manifest      {digest}");
+    println!("  architecture  {}, {:.1} M parameters", metadata.architecture, metadata.parameters as f64 / 1e6);
+    println!("  context       {} tokens", metadata.context_tokens);
+    println!("  weights       {}, {}", metadata.quantisation, show_size(profile.weight_bytes));
+    println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
+    println!("  licence       {}", metadata.licence.as_deref().unwrap_or("not stated"));
+    println!("  source        {}", metadata.source);
+    println!("  files");
+    for file in &manifest.files {
+        println!("    {:<16} {:>10}  {}", file.role.as_str(), show_size(file.blob.size), file.path);
+    }
+    println!("  history, newest first");
+    for entry in history.iter().rev() {
+        println!("    {} from {}", entry.digest, entry.source);
+    }
+}
+
+/// `helios rm`.
+pub(crate) async fn rm(config: &Config, args: &RmArgs) -> anyhow::Result<()> {
+    let store = Store::open(config).await?;
+    for model in &args.models {
+        store.remove(&model.parse()?).await?;
+        eprintln!("{model} is removed; `helios gc` frees its space");
+    }
+    Ok(())
+}
+
+/// `helios tag`.
+pub(crate) async fn tag(config: &Config, args: &TagArgs) -> anyhow::Result<()> {
+    Ok(Store::open(config).await?.tag(&args.source.parse()?, &args.target.parse()?).await?)
+}
+
+/// `helios gc`.
+pub(crate) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
+    let report = Store::open(config).await?.gc().await?;
+    if args.json {
+        println!("{}", json!(report));
+    } else {
+        let models = report.manifests_removed;
+        eprintln!("freed {}: {} blobs, {models} model versions", show_size(report.bytes_freed), report.blobs_removed);
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! The configuration: defaults < file < environment < flags, parsed once, checked once.
+//!
+//! Each part owns its own section; this module owns the rest and is the only place of Helios that reads a file or the
+//! environment for settings. Environment variables are `HELIOS_SECTION__KEY`, such as `HELIOS_PROXY__API_KEY`.
+
+mod explain;
+mod flags;
+mod size;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use helios_proxy::ProxyConfig;
+use helios_types::ModelRef;
+use helios_worker::WorkerConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use explain::{Setting, explain};
+pub(crate) use flags::Flags;
+pub(crate) use size::{parse_size, show_size};
+
+use crate::environment;
+
+/// The model that is served when none is named.
+pub(crate) const DEFAULT_MODEL: &str = "smollm2:135m-instruct";
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// What is logged, and how.
+    pub(crate) log: LogConfig,
+    /// Where models live and come from.
+    pub(crate) store: StoreConfig,
+    /// What `helios serve` serves, and where.
+    pub(crate) serve: ServeConfig,
+    /// The HTTP server.
+    pub(crate) proxy: ProxyConfig,
+    /// The engine and its limits.
+    pub(crate) worker: WorkerConfig,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogConfig {
+    /// Levels by module, such as `info` or `warn,helios_proxy=debug`.
+    pub(crate) filter: String,
+    /// `auto` (for people on a terminal, JSON otherwise), `human` or `json`.
+    pub(crate) format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// Coloured lines.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where models live and come from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreConfig {
+    /// Directory of the model store; by default `helios` in the user's data directory.
+    pub(crate) dir: Option<PathBuf>,
+    /// Base URL of the hub behind `hf:` sources; by default HF_ENDPOINT, else the public hub.
+    pub(crate) hf_endpoint: Option<String>,
+    /// Token for the hub, sent to that endpoint alone; by default HF_TOKEN.
+    pub(crate) hf_token: Option<String>,
+}
+
+/// What `helios serve` serves, and where.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServeConfig {
+    /// Address of the HTTP server.
+    pub(crate) listen: SocketAddr,
+    /// Models to serve, fetched first where they are not there.
+    pub(crate) models: Vec<String>,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), models: vec![DEFAULT_MODEL.to_owned()] }
+    }
+}
+
+/// Why the configuration does not hold.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("configuration file {} does not exist", path.display())]
+    NoFile { path: PathBuf },
+    #[error("{key}: {problem} (from {origin})")]
+    Setting { key: String, problem: String, origin: String },
+    #[error("{message}")]
+    Value { message: String },
+}
+
+impl Config {
+    /// Reads all layers and checks the sum.
+    pub(crate) fn load(file: Option<&Path>, flags: &Flags) -> Result<(Self, Figment), ConfigError> {
+        let figment = layers(file, flags)?;
+        let mut config: Self = figment.extract().map_err(|errors| explain_error(errors))?;
+        config.fill_from_environment();
+        config.validate()?;
+        Ok((config, figment))
+    }
+
+    fn fill_from_environment(&mut self) {
+        let store = &mut self.store;
+        store.dir = store.dir.take().or_else(environment::data_dir);
+        store.hf_endpoint = store.hf_endpoint.take().or_else(|| environment::variable("HF_ENDPOINT"));
+        store.hf_token = store.hf_token.take().or_else(|| environment::variable("HF_TOKEN"));
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let value = |message: String| ConfigError::Value { message };
+        for model in &self.serve.models {
+            if !model.contains("://") && !crate::models::is_source(model) {
+                model.parse::<ModelRef>().map_err(|error| value(format!("serve.models: {error}")))?;
+            }
+        }
+        self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;
+        self.worker.validate().map_err(|error| value(error.to_string()))
+    }
+
+    /// The store's directory.
+    pub(crate) fn store_dir(&self) -> Result<&Path, ConfigError> {
+        self.store.dir.as_deref().ok_or_else(|| ConfigError::Value {
+            message: "no directory for the model store: set --store, store.dir or HOME".to_owned(),
+        })
+    }
+}
+
+fn layers(file: Option<&Path>, flags: &Flags) -> Result<Figment, ConfigError> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    match file {
+        Some(path) if !path.exists() => return Err(ConfigError::NoFile { path: path.to_owned() }),
+        Some(path) => figment = figment.merge(Toml::file_exact(path)),
+        None => {
+            if let Some(path) = environment::config_file() {
+                figment = figment.merge(Toml::file_exact(path));
+            }
+        }
+    }
+    let environment = Env::prefixed("HELIOS_").filter(|key| key.as_str().contains("__")).split("__");
+    Ok(figment.merge(environment).merge(flags))
+}
+
+/// The first of figment's errors in our words, with a suggestion where a key is unknown.
+fn explain_error(error: figment::Error) -> ConfigError {
+    let origin = error.metadata.as_ref().map_or_else(|| "the command line".to_owned(), explain::origin);
+    let parent = error.path.join(".");
+    match &error.kind {
+        figment::error::Kind::UnknownField(name, known) => {
+            let near = known.iter().max_by(|a, b| strsim::jaro(name, a).total_cmp(&strsim::jaro(name, b)));
+            let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let key = if parent.is_empty() || parent.ends_with(name) { name.clone() } else { format!("{parent}.{name}") };
+            ConfigError::Setting { key, problem: format!("no such setting{hint}"), origin }
+        }
+        kind => ConfigError::Setting { key: parent, problem: kind.to_string(), origin },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Models of the store in this process: opened, fetched if need be.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use helios_engine::Model;
+use helios_registry::{FetchConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret, Source};
+use helios_types::{Digest, ErrorCode, Classify, ModelRef};
+use helios_worker::{ModelFiles, WorkerConfig};
+
+use crate::config::Config;
+use crate::progress::PullProgress;
+
+/// Whether a text names a source instead of a model.
+pub(crate) fn is_source(text: &str) -> bool {
+    Source::has_scheme(text)
+}
+
+/// Opens the store under its lock.
+pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
+    let dir = config.store_dir()?.to_owned();
+    let settings = registry_config(config);
+    Ok(tokio::task::spawn_blocking(move || Registry::open(&dir, settings)).await??)
+}
+
+fn registry_config(config: &Config) -> RegistryConfig {
+    let defaults = FetchConfig::default();
+    let hub_url = config.store.hf_endpoint.clone().unwrap_or(defaults.hub_url.clone());
+    let hub_token = config.store.hf_token.clone().map(Secret::from);
+    let members_rebuild = Duration::from_millis(WorkerConfig::default().lease_ttl_ms * 2);
+    RegistryConfig {
+        fetch: FetchConfig { hub_url, hub_token, ..defaults },
+        members_rebuild,
+        ..RegistryConfig::default()
+    }
+}
+
+/// The version that `name` means in the store; fetched first, with a progress bar, if it is not there.
+pub(crate) async fn ensure(registry: &Arc<Registry>, name: &str) -> anyhow::Result<Resolved> {
+    let reference = match name.parse::<Source>() {
+        Ok(source) if is_source(name) => source.default_name()?,
+        _ => name.parse::<ModelRef>()?,
+    };
+    match registry.resolve(&reference) {
+        Ok(resolved) => Ok(resolved),
+        Err(error) if error.code() == ErrorCode::ModelNotFound => {
+            let mut progress = PullProgress::new();
+            let pulled = registry.pull(name, None, &mut |report| progress.report(&report)).await;
+            progress.finish();
+            pulled.with_context(|| format!("fetching {name} failed"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A model of the store, its files opened and verified.
+pub(crate) struct Opened {
+    registry: Arc<Registry>,
+    resolved: Resolved,
+    files: ModelFiles,
+}
+
+/// Opens `name`, fetched first if it is not there.
+pub(crate) async fn open(config: &Config, name: &str) -> anyhow::Result<Opened> {
+    let registry = open_registry(config).await?;
+    let resolved = ensure(&registry, name).await?;
+    let files = files(&ModelStore::Local(registry.clone()), &resolved).await?;
+    Ok(Opened { registry, resolved, files })
+}
+
+/// The files of one version, from wherever the store is.
+pub(crate) async fn files(store: &ModelStore, resolved: &Resolved) -> anyhow::Result<ModelFiles> {
+    Ok(ModelFiles::open(store, resolved).await?)
+}
+
+impl Opened {
+    /// The model, ready to compute. Blocks.
+    pub(crate) fn load(&self) -> anyhow::Result<Arc<Model>> {
+        Ok(Arc::new(self.files.weights.clone().parse()?))
+    }
+
+    /// Digest of the manifest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.resolved.digest
+    }
+
+    /// The file with the weights, for programs that want a path.
+    pub(crate) fn weights_path(&self) -> anyhow::Result<PathBuf> {
+        let file = self.resolved.manifest.required(Role::Weights)?;
+        Ok(self.registry.dir().join("blobs/sha256").join(file.blob.digest.hex()))
+    }
+}

@@ -1,0 +1,86 @@
+//! The store behind a verb: through the running server if one answers, else opened here under its lock.
+
+use std::sync::Arc;
+
+use helios_registry::{
+    GcReport, ModelSummary, Progress, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry,
+};
+use helios_types::ModelRef;
+
+use crate::config::Config;
+use crate::models;
+use crate::server::Server;
+
+/// Where a verb's work is done.
+pub(crate) enum Store {
+    /// By the server that has the store open.
+    Server(RegistryClient),
+    /// By this process.
+    Here(Arc<Registry>),
+}
+
+impl Store {
+    /// Finds the server, or opens the store.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        match Server::running().await? {
+            Some(server) => {
+                let key = server.key().map(|key| Secret::from(key.to_owned()));
+                Ok(Self::Server(RegistryClient::new(server.base(), key.as_ref())?))
+            }
+            None => Ok(Self::Here(models::open_registry(config).await?)),
+        }
+    }
+
+    /// Every model, by name.
+    pub(crate) async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
+        match self {
+            Self::Server(client) => client.list().await,
+            Self::Here(registry) => Ok(registry.list()),
+        }
+    }
+
+    /// One model, and what its tag pointed to.
+    pub(crate) async fn show(&self, model: &ModelRef) -> Result<(Resolved, Vec<TagEntry>), RegistryError> {
+        match self {
+            Self::Server(client) => client.model(model).await.map(|model| (model.resolved, model.history)),
+            Self::Here(registry) => Ok((registry.resolve(model)?, registry.history(model)?)),
+        }
+    }
+
+    /// Fetches a model.
+    pub(crate) async fn pull(
+        &self,
+        spec: &str,
+        name: Option<ModelRef>,
+        report: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Resolved, RegistryError> {
+        match self {
+            Self::Server(client) => client.pull(spec, name, report).await,
+            Self::Here(registry) => registry.pull(spec, name, report).await,
+        }
+    }
+
+    /// Gives a model another name.
+    pub(crate) async fn tag(&self, from: &ModelRef, to: &ModelRef) -> Result<(), RegistryError> {
+        match self {
+            Self::Server(client) => client.tag(from, to).await,
+            Self::Here(registry) => registry.tag(from, to).await.map(drop),
+        }
+    }
+
+    /// Removes a tag.
+    pub(crate) async fn remove(&self, model: &ModelRef) -> Result<(), RegistryError> {
+        match self {
+            Self::Server(client) => client.remove(model).await,
+            Self::Here(registry) => registry.remove(model).await,
+        }
+    }
+
+    /// Frees what no tag refers to.
+    pub(crate) async fn gc(&self) -> Result<GcReport, RegistryError> {
+        match self {
+            Self::Server(client) => client.gc().await,
+            Self::Here(registry) => registry.gc().await,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The binary from outside: real processes, the real model, real sockets on 127.0.0.1.
+//!
+//! The same tests run against one process (`helios serve`) and against three (`registry`, `worker`, `proxy`).
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod chat;
+mod cli;
+mod harness;
+mod models;
+mod recovery;
+mod small_model;
