@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use helios_engine::Model;
 use helios_registry::{FetchConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret, Source};
-use helios_types::{Digest, ErrorCode, Classify, ModelRef};
+use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};
 
 use crate::config::Config;

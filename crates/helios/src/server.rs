@@ -72,7 +72,8 @@ impl Server {
             let message = crate::sse::error_message(&text);
             anyhow::bail!(message.unwrap_or_else(|| format!("the server answered {status}")));
         }
-        serde_json::from_str(&text).with_context(|| format!("{}{path} answered no JSON; is it Helios?", self.base))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{}{path} answered no JSON; is it Helios?", self.base))
     }
 
     /// The server's address.

@@ -6,20 +6,22 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::StreamExt;
 use helios_api::worker::v1;
 use helios_runtime::{Clock, Shutdown, Tasks};
-use helios_types::{Digest, ModelRef};
+use helios_types::Digest;
+use tokio::sync::watch;
 
-use crate::watch::watch;
+use crate::watch::watch as watch_worker;
 use crate::{Discovery, Member};
 
 /// The workers, as of now.
 pub(crate) struct Fleet {
     workers: RwLock<Arc<[Arc<TrackedWorker>]>>,
+    replaced: watch::Sender<()>,
 }
 
 impl Fleet {
     /// Follows `discovery` until `tasks` end.
     pub(crate) fn start(discovery: Arc<dyn Discovery>, tasks: &Tasks) -> Arc<Self> {
-        let fleet = Arc::new(Self { workers: RwLock::new(Arc::new([])) });
+        let fleet = Arc::new(Self { workers: RwLock::new(Arc::new([])), replaced: watch::Sender::new(()) });
         let (follower, owner) = (fleet.clone(), tasks.clone());
         tasks.spawn("follow discovery", async move {
             let mut lists = discovery.lists();
@@ -49,6 +51,14 @@ impl Fleet {
             gone.set_view(None);
         }
         *self.workers.write().unwrap_or_else(PoisonError::into_inner) = now.into();
+        self.replaced.send_replace(());
+    }
+
+    /// Tells of every new list, and of the present one at first.
+    pub(crate) fn replacements(&self) -> watch::Receiver<()> {
+        let mut replaced = self.replaced.subscribe();
+        replaced.mark_changed();
+        replaced
     }
 
     /// Largest context that a reachable worker of this version offers.
@@ -56,12 +66,6 @@ impl Fleet {
         let workers = self.workers();
         let serving = workers.iter().filter(|worker| worker.member.manifest_digest == manifest_digest);
         serving.filter_map(|worker| worker.view().map(|view| view.model.context_tokens_max)).max()
-    }
-
-    /// Whether a worker of this model can take requests.
-    pub(crate) fn is_ready(&self, reference: &ModelRef) -> bool {
-        let workers = self.workers();
-        workers.iter().any(|worker| worker.member.reference == *reference && worker.is_ready())
     }
 }
 
@@ -91,7 +95,7 @@ impl TrackedWorker {
     fn start(member: Member, tasks: &Tasks) -> Arc<Self> {
         tracing::info!(worker = member.id, model = %member.reference, "worker joined");
         let tracked = Arc::new(Self::new(member, tasks.shutdown().child()));
-        tasks.spawn("watch worker", watch(tracked.clone()));
+        tasks.spawn("watch worker", watch_worker(tracked.clone()));
         tracked
     }
 

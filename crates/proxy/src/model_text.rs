@@ -50,6 +50,12 @@ impl ModelTexts {
         slot.get_or_try_init(|| load(models, manifest_digest)).await.cloned()
     }
 
+    /// Whether the machinery of one version is loaded.
+    pub(crate) fn has(&self, manifest_digest: Digest) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().any(|(digest, slot)| *digest == manifest_digest && slot.initialized())
+    }
+
     fn slot(&self, manifest_digest: Digest) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let found = slots.iter().position(|(digest, _)| *digest == manifest_digest);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use futures::FutureExt;
 use helios_api::ApiError;
-use helios_runtime::Tasks;
 use helios_runtime::telemetry::Metrics;
+use helios_runtime::{Shutdown, Tasks};
 use helios_types::ErrorCode;
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
@@ -69,7 +69,9 @@ impl Proxy {
             mounts: parts.mounts,
             config: parts.config,
         };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        tasks.spawn("load texts", inner.clone().load_texts(tasks.shutdown().clone()));
+        Self { inner }
     }
 
     /// Answers on `listener` until `tasks` are told to stop, and then until open answers have ended or
@@ -101,6 +103,20 @@ impl Proxy {
 }
 
 impl Inner {
+    /// Loads what each model on the list needs of text before the first request asks, so that no request waits for
+    /// it and a registry that is lost later is not missed.
+    async fn load_texts(self: Arc<Self>, shutdown: Shutdown) {
+        let mut replaced = self.fleet.replacements();
+        while let Some(Ok(())) = shutdown.race(replaced.changed()).await {
+            for worker in self.fleet.workers().iter() {
+                let digest = worker.member.manifest_digest;
+                if let Err(error) = self.texts.get(self.models.as_ref(), digest).await {
+                    tracing::warn!(model = %worker.member.reference, %error, "loading a model's text files failed");
+                }
+            }
+        }
+    }
+
     /// Guard, then route.
     async fn answer(
         self: &Arc<Self>,

@@ -122,6 +122,9 @@ impl Registry {
         if Source::has_scheme(spec) {
             return spec.parse().map(Plan::Source);
         }
+        if spec.contains("://") {
+            return Err(RegistryError::invalid_source(spec, "its scheme is unknown"));
+        }
         let model: ModelRef = spec.parse()?;
         catalogue::find(&model).map(Plan::Catalogue).ok_or_else(|| self.not_found(&model))
     }

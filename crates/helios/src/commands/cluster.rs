@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use helios_proxy::{Parts, Permission, Proxy, guarded};
+use helios_proxy::{ApiKey, Parts, Permission, Proxy, ProxyConfig, guarded};
 use helios_registry::{ModelStore, RegistryClient, Resolved, Secret};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
@@ -29,10 +29,11 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let registry = models::open_registry(config).await?;
     let routes = helios_registry::http::router(registry);
     let routes = helios_registry::http::require_token(routes, secret(&args.part));
-    let routes = guarded(routes, &config.proxy, Permission::Registry);
+    let routes = guarded(routes, &guard_rules(config, &args.part), Permission::Registry);
     announce(address);
     let shutdown = interrupt.shutdown().clone();
-    let served = axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await });
+    let served =
+        axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await });
     let ended = async {
         interrupt.shutdown().triggered().await;
         helios_runtime::Clock.sleep(config.worker.grace()).await;
@@ -41,6 +42,11 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
         served = served => served.context("the registry's listener failed"),
         () = ended => Ok(()),
     }
+}
+
+/// The guard's rules for a listener whose callers bring the cluster token instead of a client's key.
+fn guard_rules(config: &Config, part: &PartArgs) -> ProxyConfig {
+    ProxyConfig { api_key: part.cluster_token.clone().map(ApiKey::new), ..config.proxy.clone() }
 }
 
 /// `helios worker`.
@@ -63,10 +69,15 @@ pub(crate) async fn worker(config: &Config, args: &WorkerArgs) -> anyhow::Result
     announce(address);
     let options = ServeOptions { cluster_token: secret(&args.part), grace: config.worker.grace() };
     let advertised = args.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
-    let shutdown = interrupt.shutdown();
-    let lease = keep_lease(&host, &registry, advertised, &config.worker, shutdown);
-    let (served, ()) = tokio::join!(helios_worker::serve(host.clone(), listener, options, shutdown), lease);
-    Ok(served?)
+    let served = interrupt.shutdown().child();
+    let serve = async {
+        let outcome = helios_worker::serve(host.clone(), listener, options, interrupt.shutdown()).await;
+        served.trigger();
+        outcome
+    };
+    let lease = keep_lease(&host, &registry, advertised, &config.worker, &served);
+    let (outcome, ()) = tokio::join!(serve, lease);
+    Ok(outcome?)
 }
 
 /// The version that `name` means; the registry fetches it first if need be.

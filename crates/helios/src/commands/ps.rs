@@ -10,13 +10,21 @@ use crate::server::Server;
 /// Prints the workers of the server at HELIOS_HOST.
 pub(crate) async fn ps(args: &PsArgs) -> anyhow::Result<()> {
     let server = Server::running().await?;
-    let missing = || format!("no server answers at {}\nhint: start one with `helios serve`, or set HELIOS_HOST", environment::host());
+    let missing = || {
+        format!(
+            "no server answers at {}\nhint: start one with `helios serve`, or set HELIOS_HOST",
+            environment::host()
+        )
+    };
     let list: WorkerList = server.with_context(missing)?.get("/admin/v1/workers").await?;
     if args.json {
         println!("{}", serde_json::to_string(&list)?);
         return Ok(());
     }
-    println!("{:<32} {:<10} {:>7} {:>7} {:>6} {:>8}  numerics", "MODEL", "STATE", "RUNNING", "WAITING", "KV", "CONTEXT");
+    println!(
+        "{:<32} {:<10} {:>7} {:>7} {:>6} {:>8}  numerics",
+        "MODEL", "STATE", "RUNNING", "WAITING", "KV", "CONTEXT"
+    );
     for worker in &list.workers {
         let state = match (worker.connected, worker.draining, worker.ready) {
             (false, _, _) => "lost",

@@ -38,7 +38,9 @@ fn question(args: &RunArgs) -> anyhow::Result<Option<String>> {
     let mut piped = String::new();
     std::io::stdin().read_to_string(&mut piped).context("reading the question from standard input failed")?;
     if piped.trim().is_empty() {
-        bail!("nothing to ask\nhint: `helios run MODEL \"your question\"`, or start it in a terminal to chat");
+        bail!(
+            "nothing to ask\nhint: `helios run MODEL \"your question\"`, or start it in a terminal to chat"
+        );
     }
     Ok(Some(piped))
 }
@@ -52,7 +54,10 @@ struct Chat<'a> {
 
 impl Chat<'_> {
     async fn converse(&mut self) -> anyhow::Result<()> {
-        eprintln!("{} · end with Ctrl-D or /bye, stop an answer with Ctrl-C, forget everything with /clear", self.model);
+        eprintln!(
+            "{} · end with Ctrl-D or /bye, stop an answer with Ctrl-C, forget everything with /clear",
+            self.model
+        );
         loop {
             let Some(line) = next_line().await? else { break };
             match line.trim() {

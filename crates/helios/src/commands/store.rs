@@ -27,7 +27,12 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
     if as_json {
         println!("{}", json!({ "done": { "model": resolved.reference, "digest": resolved.digest } }));
     } else {
-        eprintln!("{} is here: {}, {}", resolved.reference, show_size(resolved.manifest.size()), resolved.digest);
+        eprintln!(
+            "{} is here: {}, {}",
+            resolved.reference,
+            show_size(resolved.manifest.size()),
+            resolved.digest
+        );
     }
     Ok(())
 }
@@ -82,7 +87,11 @@ fn print_model(resolved: &Resolved, history: &[TagEntry]) {
     let Resolved { reference, digest, manifest } = resolved;
     let (metadata, profile) = (&manifest.metadata, &manifest.profile);
     println!("{reference}\n  manifest      {digest}");
-    println!("  architecture  {}, {:.1} M parameters", metadata.architecture, metadata.parameters as f64 / 1e6);
+    println!(
+        "  architecture  {}, {:.1} M parameters",
+        metadata.architecture,
+        metadata.parameters as f64 / 1e6
+    );
     println!("  context       {} tokens", metadata.context_tokens);
     println!("  weights       {}, {}", metadata.quantisation, show_size(profile.weight_bytes));
     println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
@@ -120,7 +129,11 @@ pub(crate) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
         println!("{}", json!(report));
     } else {
         let models = report.manifests_removed;
-        eprintln!("freed {}: {} blobs, {models} model versions", show_size(report.bytes_freed), report.blobs_removed);
+        eprintln!(
+            "freed {}: {} blobs, {models} model versions",
+            show_size(report.bytes_freed),
+            report.blobs_removed
+        );
     }
     Ok(())
 }

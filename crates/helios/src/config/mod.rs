@@ -170,7 +170,11 @@ fn explain_error(error: figment::Error) -> ConfigError {
         figment::error::Kind::UnknownField(name, known) => {
             let near = known.iter().max_by(|a, b| strsim::jaro(name, a).total_cmp(&strsim::jaro(name, b)));
             let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            let key = if parent.is_empty() || parent.ends_with(name) { name.clone() } else { format!("{parent}.{name}") };
+            let key = if parent.is_empty() || parent.ends_with(name) {
+                name.clone()
+            } else {
+                format!("{parent}.{name}")
+            };
             ConfigError::Setting { key, problem: format!("no such setting{hint}"), origin }
         }
         kind => ConfigError::Setting { key: parent, problem: kind.to_string(), origin },

@@ -5,7 +5,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);
-    let wrong = || format!("`{text}` is not a size: expected a number and KiB, MiB, GiB or TiB, such as `512MiB`");
+    let wrong =
+        || format!("`{text}` is not a size: expected a number and KiB, MiB, GiB or TiB, such as `512MiB`");
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let shift = match unit.trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
         "" => 0,
@@ -37,9 +38,15 @@ mod tests {
 
     #[test]
     fn sizes_parse_in_the_forms_people_use() {
-        for (text, bytes) in
-            [("0", 0), ("17", 17), ("1k", 1024), ("512MiB", 512 << 20), ("2 GB", 2 << 30), ("1.5g", 3 << 29), ("1TiB", 1 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("1k", 1024),
+            ("512MiB", 512 << 20),
+            ("2 GB", 2 << 30),
+            ("1.5g", 3 << 29),
+            ("1TiB", 1 << 40),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "MiB", "-1", "1 parsec", "1.2.3"] {

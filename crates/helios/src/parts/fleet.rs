@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use helios_api::worker::{GrpcWorker, GrpcWorkerOptions, Worker, WorkerError};
 use helios_proxy::{Discovery, Member};
 use helios_registry::{LeasedModel, MembersSnapshot, RegistryClient, RegistryError, WorkerLease};
@@ -19,8 +19,9 @@ const WAIT: Duration = Duration::from_secs(20);
 /// How long a registry that cannot be reached is left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker that leaves a ping unanswered this long is gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Pings go out this often, and a worker that leaves one unanswered as long is gone: 1.4 s at most, so that it stops
+/// getting requests within 2 s.
+const KEEP_ALIVE: Duration = Duration::from_millis(700);
 
 /// Follows a registry's list of members.
 pub(crate) struct RegistryFleet {

@@ -32,7 +32,8 @@ impl Interrupt {
     /// Listens from now on.
     pub(crate) fn listen() -> anyhow::Result<Self> {
         let shutdown = Shutdown::default();
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let trigger = shutdown.clone();
         helios_runtime::Tasks::new(Shutdown::default()).spawn("signals", async move {
             for again in [false, true] {

@@ -1,4 +1,10 @@
 //! What a proxy asks of a model store, answered by the registry: here or elsewhere.
+//!
+//! While a registry elsewhere is out of reach, names mean what they last meant.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -6,20 +12,29 @@ use futures::future::BoxFuture;
 use helios_api::ApiError;
 use helios_proxy::{Models, ResolvedModel, TextFiles};
 use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role};
-use helios_types::{Digest, ErrorCode, ModelRef};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use helios_runtime::{Clock, Instant};
+use helios_types::{Classify, Digest, ErrorCode, ModelRef};
+
+/// How long a name's meaning is taken for granted: a tag that moves is noticed this late.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Names and text files of a store's models.
 pub(crate) struct StoreTexts {
     store: ModelStore,
-    /// Manifests by digest, as far as a name led to them; as many as there are served versions.
-    manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
+    /// What names last meant. Bounded by the store's own tags: names that mean nothing are not kept.
+    meanings: Mutex<HashMap<ModelRef, Meaning>>,
+}
+
+/// What a name meant, and when that was learned.
+#[derive(Clone)]
+struct Meaning {
+    resolved: Resolved,
+    learned_at: Instant,
 }
 
 impl StoreTexts {
     pub(crate) fn new(store: ModelStore) -> Self {
-        Self { store, manifests: Mutex::default() }
+        Self { store, meanings: Mutex::default() }
     }
 
     async fn look_up(&self, name: &str) -> Result<ResolvedModel, ApiError> {
@@ -27,19 +42,38 @@ impl StoreTexts {
             let shown: String = name.chars().take(100).collect();
             ApiError::new(ErrorCode::ModelNotFound, format!("`{shown}` is not a model name"))
         })?;
-        let Resolved { reference, digest, manifest } = self.store.resolve(&model).await.map_err(api_error)?;
-        self.remember(digest, manifest);
+        let Resolved { reference, digest, .. } = self.meaning(model).await.map_err(api_error)?;
         Ok(ResolvedModel { reference, manifest_digest: digest })
     }
 
-    fn remember(&self, digest: Digest, manifest: Arc<Manifest>) {
-        self.manifests.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, manifest);
+    /// What `model` means now, or what it meant a moment ago or before the registry was lost.
+    async fn meaning(&self, model: ModelRef) -> Result<Resolved, RegistryError> {
+        let known = self.meanings().get(&model).cloned();
+        if let Some(known) = known.as_ref().filter(|known| Clock.now() - known.learned_at < FRESH) {
+            return Ok(known.resolved.clone());
+        }
+        match (self.store.resolve(&model).await, known) {
+            (Ok(resolved), _) => {
+                let meaning = Meaning { resolved: resolved.clone(), learned_at: Clock.now() };
+                self.meanings().insert(model, meaning);
+                Ok(resolved)
+            }
+            (Err(error), Some(known)) if error.code() == ErrorCode::Unavailable => Ok(known.resolved),
+            (Err(error), _) => {
+                self.meanings().remove(&model);
+                Err(error)
+            }
+        }
+    }
+
+    fn meanings(&self) -> MutexGuard<'_, HashMap<ModelRef, Meaning>> {
+        self.meanings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn manifest(&self, digest: Digest) -> Result<Arc<Manifest>, RegistryError> {
-        let known = self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned();
+        let known = self.meanings().values().find(|known| known.resolved.digest == digest).cloned();
         match known {
-            Some(manifest) => Ok(manifest),
+            Some(known) => Ok(known.resolved.manifest),
             None => self.store.manifest(&digest).await,
         }
     }
@@ -48,9 +82,11 @@ impl StoreTexts {
         let manifest = self.manifest(digest).await?;
         let bytes = async |role| self.store.derived_bytes(&manifest, role).await;
         let special = bytes(Role::SpecialTokens).await?;
-        let special_tokens = serde_json::from_slice(&special).map_err(|error| {
-            RegistryError::InvalidManifest { subject: "special tokens".to_owned(), problem: error.to_string() }
-        })?;
+        let special_tokens =
+            serde_json::from_slice(&special).map_err(|error| RegistryError::InvalidManifest {
+                subject: "special tokens".to_owned(),
+                problem: error.to_string(),
+            })?;
         let chat_template = match manifest.file(Role::ChatTemplate) {
             Some(_) => Some(String::from_utf8_lossy(&bytes(Role::ChatTemplate).await?).into_owned()),
             None => None,

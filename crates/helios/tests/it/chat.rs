@@ -17,8 +17,10 @@ fn one_process_and_three_give_the_same_answers_streamed_or_not() {
         let url = format!("{}/v1/chat/completions", deployment.url);
         let events = stream(&url, &chat_body(MODEL, question, 48));
         assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-        let events: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
-        let pieces: Vec<&str> = events.iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
+        let events: Vec<Value> =
+            events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+        let pieces: Vec<&str> =
+            events.iter().filter_map(|e| e["choices"][0]["delta"]["content"].as_str()).collect();
         assert_eq!(pieces.concat(), text);
         assert!(pieces.len() > 5, "the answer came in {} pieces", pieces.len());
         let usage = &events.last().expect("events")["usage"];
@@ -42,12 +44,19 @@ fn parameters_reach_the_engine() {
     let text = |answer: &Value| answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
 
     let plain = ask(json!({}));
-    assert_eq!((&plain["choices"][0]["finish_reason"], &plain["usage"]["completion_tokens"]), (&json!("length"), &json!(24)));
+    assert_eq!(
+        (&plain["choices"][0]["finish_reason"], &plain["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(24))
+    );
 
     let stop_at = text(&plain).split_whitespace().nth(5).unwrap().to_owned();
     let stopped = ask(json!({ "stop": [stop_at] }));
     assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
-    assert!(text(&plain).starts_with(&text(&stopped)) && !text(&stopped).contains(&stop_at), "{}", text(&stopped));
+    assert!(
+        text(&plain).starts_with(&text(&stopped)) && !text(&stopped).contains(&stop_at),
+        "{}",
+        text(&stopped)
+    );
 
     let seeded = |seed: u64| text(&ask(json!({ "temperature": 1.5, "seed": seed })));
     assert_eq!(seeded(7), seeded(7));
@@ -64,7 +73,10 @@ fn parameters_reach_the_engine() {
     }
 
     let banned = content[0]["bytes"].clone();
-    let (_, list) = deployment.post("/v1/completions", &json!({ "model": MODEL, "prompt": "a", "max_tokens": 0, "echo": true, "logprobs": 0 }));
+    let (_, list) = deployment.post(
+        "/v1/completions",
+        &json!({ "model": MODEL, "prompt": "a", "max_tokens": 0, "echo": true, "logprobs": 0 }),
+    );
     assert_eq!(list["choices"][0]["text"], "a", "{list}");
     assert!(banned.is_array());
 }
@@ -91,8 +103,11 @@ fn completions_continue_echo_and_report_the_prompt() {
 #[test]
 fn errors_have_openais_envelope_on_every_path() {
     let deployment = Deployment::one_process(&[MODEL], crate::harness::store_with_model());
-    let code = |(status, body): (u16, Value)| (status, body["error"]["code"].as_str().unwrap_or("none").to_owned(), body);
-    let (status, what, body) = code(deployment.post("/v1/chat/completions", &chat_body("smollm2:135m-instrukt", "hi", 4)));
+    let code = |(status, body): (u16, Value)| {
+        (status, body["error"]["code"].as_str().unwrap_or("none").to_owned(), body)
+    };
+    let (status, what, body) =
+        code(deployment.post("/v1/chat/completions", &chat_body("smollm2:135m-instrukt", "hi", 4)));
     assert_eq!((status, what.as_str()), (404, "model_not_found"));
     assert!(body["error"]["message"].as_str().unwrap().contains(MODEL), "{body}");
 
@@ -111,6 +126,7 @@ fn errors_have_openais_envelope_on_every_path() {
     assert!(status == 200 && list.contains(MODEL), "{list}");
     assert_eq!(deployment.get("/v1/models/smollm2:135m-instruct").0, 200);
     assert_eq!(deployment.get("/v1/models/smollm2%3A135m-instruct").0, 200);
+    deployment.ask(MODEL, "hi", 2);
     let (status, metrics) = deployment.get("/metrics");
     assert!(status == 200 && metrics.contains("time_to_first_token_seconds"), "{metrics}");
 }
@@ -148,7 +164,7 @@ fn a_client_that_leaves_frees_its_slot() {
     let running = || {
         let (_, workers) = deployment.get("/admin/v1/workers");
         let workers: Value = serde_json::from_str(&workers).unwrap();
-        workers["workers"][0]["status"]["running_sequences"].as_u64().unwrap_or_else(|| panic!("{workers}"))
+        workers["workers"][0]["running_sequences"].as_u64().unwrap_or_else(|| panic!("{workers}"))
     };
     crate::harness::wait_until("the sequence's start", || running() == 1);
     client.kill().unwrap();

@@ -12,15 +12,20 @@ fn stderr(output: &std::process::Output) -> String {
 fn verbs_work_on_the_store_and_through_a_running_server() {
     let store = store_with_model();
     let list: Value = serde_json::from_str(&verb_ok(store.path(), &["list", "--json"])).unwrap();
-    assert_eq!(list["models"][0]["reference"], MODEL, "{list}");
+    assert_eq!(list["models"][0]["model"], MODEL, "{list}");
     let show: Value = serde_json::from_str(&verb_ok(store.path(), &["show", MODEL, "--json"])).unwrap();
     let metadata = &show["manifest"]["metadata"];
-    assert_eq!((metadata["architecture"].as_str(), metadata["context_tokens"].as_u64()), (Some("llama"), Some(8192)), "{show}");
+    assert_eq!(
+        (metadata["architecture"].as_str(), metadata["context_tokens"].as_u64()),
+        (Some("llama"), Some(8192)),
+        "{show}"
+    );
     verb_ok(store.path(), &["tag", MODEL, "chat:mine"]);
 
     let deployment = Deployment::one_process(&["chat:mine"], store);
     let through = |args: &[&str]| {
-        let output = helios(deployment.store.path()).env("HELIOS_HOST", &deployment.url).args(args).output().unwrap();
+        let output =
+            helios(deployment.store.path()).env("HELIOS_HOST", &deployment.url).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -69,7 +74,13 @@ fn configuration_is_layered_explained_and_strict() {
     };
     assert_eq!(setting("serve.listen")["value"], "127.0.0.1:1234");
     assert!(setting("serve.listen")["origin"].as_str().unwrap().starts_with("file "));
-    assert_eq!((setting("worker.sequences_max")["value"].as_u64(), setting("worker.sequences_max")["origin"].as_str()), (Some(5), Some("environment")));
+    assert_eq!(
+        (
+            setting("worker.sequences_max")["value"].as_u64(),
+            setting("worker.sequences_max")["origin"].as_str()
+        ),
+        (Some(5), Some("environment"))
+    );
     assert_eq!(setting("store.dir")["origin"], "flag");
     assert_eq!(setting("proxy.api_key")["value"], "(hidden)");
 

@@ -63,8 +63,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `command` and waits until it says where it listens.
     pub(crate) fn start(mut command: Command) -> Self {
-        let log = tempfile::NamedTempFile::new().expect("a temporary file").into_temp_path().keep().expect("kept");
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let log =
+            tempfile::NamedTempFile::new().expect("a temporary file").into_temp_path().keep().expect("kept");
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let (sender, receiver) = mpsc::channel();
         let path = log.clone();
@@ -211,7 +213,8 @@ pub(crate) fn get(url: &str) -> (u16, String) {
 
 /// POSTs `body` to `url`.
 pub(crate) fn post(url: &str, body: &Value) -> (u16, Value) {
-    let (status, text) = curl(&["--header", "content-type: application/json", "--data", &body.to_string(), url]);
+    let (status, text) =
+        curl(&["--header", "content-type: application/json", "--data", &body.to_string(), url]);
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
@@ -220,7 +223,8 @@ pub(crate) fn stream(url: &str, body: &Value) -> Vec<String> {
     let mut body = body.clone();
     body["stream"] = json!(true);
     body["stream_options"] = json!({ "include_usage": true });
-    let (status, text) = curl(&["--header", "content-type: application/json", "--data", &body.to_string(), url]);
+    let (status, text) =
+        curl(&["--header", "content-type: application/json", "--data", &body.to_string(), url]);
     assert_eq!(status, 200, "{text}");
     text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
 }

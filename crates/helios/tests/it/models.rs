@@ -39,7 +39,8 @@ fn two_models_are_served_at_once_and_routed_by_id() {
 #[test]
 fn a_worker_that_dies_gets_no_more_requests_and_a_new_one_does() {
     let mut deployment = Deployment::three_processes(&[MODEL], store_with_model());
-    let status = |deployment: &Deployment| deployment.post("/v1/chat/completions", &chat_body(MODEL, "hi", 1)).0;
+    let status =
+        |deployment: &Deployment| deployment.post("/v1/chat/completions", &chat_body(MODEL, "hi", 1)).0;
     assert_eq!(status(&deployment), 200);
     deployment.parts[1].signal("KILL");
     wait_until("the worker's loss to be noticed", || deployment.get("/ready").0 == 503);

@@ -20,13 +20,17 @@ fn origin(file: Vec<u8>, open: Arc<AtomicBool>) -> String {
                 let mut head = [0; 4096];
                 let Ok(read) = stream.read(&mut head) else { return };
                 let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
-                let start = head.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
+                let start =
+                    head.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
                 let from: usize = start.unwrap_or(0);
                 let status = if start.is_some() { "206 Partial Content" } else { "200 OK" };
                 let range = format!("content-range: bytes {from}-{}/{}\r\n", file.len() - 1, file.len());
                 let range = if start.is_some() { range } else { String::new() };
                 let length = if head.starts_with("head") { file.len() } else { file.len() - from };
-                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{range}etag: \"1\"\r\naccept-ranges: bytes\r\nconnection: close\r\n\r\n");
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{range}etag: \"1\"\r\naccept-ranges: bytes\r\nconnection: close\r\n\r\n"
+                );
                 if head.starts_with("head") {
                     return;
                 }
@@ -52,8 +56,14 @@ fn a_pull_that_was_killed_goes_on_where_it_stopped() {
     let mut pull = helios(store.path());
     let mut pull = pull.args(["pull", &url, "--as", MODEL]).stderr(Stdio::null()).spawn().unwrap();
     let partial = || -> u64 {
-        let folder = std::fs::read_dir(store.path().join("partial")).or_else(|_| std::fs::read_dir(store.path().join("blobs/partial")));
-        folder.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).max().unwrap_or(0)
+        let folder = std::fs::read_dir(store.path().join("partial"))
+            .or_else(|_| std::fs::read_dir(store.path().join("blobs/partial")));
+        folder
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+            .max()
+            .unwrap_or(0)
     };
     crate::harness::wait_until("half of the file", || partial() > 40_000_000);
     pull.kill().unwrap();
@@ -73,7 +83,11 @@ fn a_pull_that_was_killed_goes_on_where_it_stopped() {
 fn a_blob_with_a_flipped_bit_is_never_served() {
     let store = store_with_model();
     let blobs = store.path().join("blobs/sha256");
-    let weights = std::fs::read_dir(blobs).unwrap().map(|entry| entry.unwrap().path()).max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let weights = std::fs::read_dir(blobs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
     let mut permissions = weights.metadata().unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
     std::fs::set_permissions(&weights, permissions).unwrap();
@@ -91,7 +105,11 @@ fn a_full_disk_is_a_clear_error_and_the_store_stays_whole() {
     let before = verb_ok(store.path(), &["list", "--json"]);
     let binary = env!("CARGO_BIN_EXE_helios");
     // A limit on file size is what a full disk looks like to one process; the real thing needs a file system of its own.
-    let script = format!("trap '' XFSZ; ulimit -f 20000; exec {binary} --store {} pull file:{} --as second:copy", store.path().display(), model_file().display());
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 20000; exec {binary} --store {} pull file:{} --as second:copy",
+        store.path().display(),
+        model_file().display()
+    );
     std::fs::remove_dir_all(store.path().join("partial")).ok();
     let mut copy = std::fs::read(model_file()).unwrap();
     copy.push(0);
@@ -110,7 +128,8 @@ fn removing_and_collecting_beside_a_running_server_fails_no_read() {
     let question = "Name the days of the week.";
     let before = deployment.ask(MODEL, question, 32)["choices"][0]["message"]["content"].clone();
     let run = |args: &[&str]| {
-        let output = helios(deployment.store.path()).env("HELIOS_HOST", &deployment.url).args(args).output().unwrap();
+        let output =
+            helios(deployment.store.path()).env("HELIOS_HOST", &deployment.url).args(args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let source = format!("file:{}", model_file().display());

@@ -81,7 +81,8 @@ pub(crate) fn first_layers(gguf: &[u8], layers: u32) -> Vec<u8> {
         tensor.end = starts.iter().copied().find(|start| *start > tensor.offset).unwrap_or(data.len());
     }
     tensors.retain(|tensor| {
-        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        let layer =
+            tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
         layer.is_none_or(|layer| layer < layers)
     });
     write(&gguf[..8], pair_count, &pairs, &tensors, data)

@@ -38,7 +38,11 @@ pub(crate) async fn bench_engine(config: &Config, args: &BenchEngineArgs) -> any
         None => None,
     };
     let engine = start(&opened, threads)?;
-    eprintln!("model {name}, {threads} threads, {:?}, {}", helios_kernels::Isa::detect(), engine.numerics_id());
+    eprintln!(
+        "model {name}, {threads} threads, {:?}, {}",
+        helios_kernels::Isa::detect(),
+        engine.numerics_id()
+    );
     let samples = measure(&engine, peer.as_ref(), args.repeats).await?;
     engine.shutdown();
     let peer_name = peer.as_ref().map(LlamaCpp::name);
@@ -67,7 +71,11 @@ fn start(opened: &Opened, threads: usize) -> anyhow::Result<EngineHandle> {
 }
 
 /// Both sides in turn, so that a change of the machine's mood meets both.
-async fn measure(engine: &EngineHandle, peer: Option<&LlamaCpp>, repeats: u32) -> anyhow::Result<Vec<Samples>> {
+async fn measure(
+    engine: &EngineHandle,
+    peer: Option<&LlamaCpp>,
+    repeats: u32,
+) -> anyhow::Result<Vec<Samples>> {
     let names = std::iter::once(format!("prefill {PREFILL_TOKENS}"));
     let names = names.chain(BATCHES.iter().map(|sequences| format!("decode, {sequences} at once")));
     let mut samples: Vec<Samples> =
@@ -115,10 +123,12 @@ async fn prefill(engine: &EngineHandle, repeat: u32) -> anyhow::Result<f64> {
 
 /// Aggregate rate from the moment every sequence has its first token.
 async fn decode(engine: &EngineHandle, sequences: usize, repeat: u32) -> anyhow::Result<f64> {
-    let submit = |sequence| engine.submit(request(engine, repeat, 1 + sequence, PROMPT_TOKENS, ANSWER_TOKENS));
+    let submit =
+        |sequence| engine.submit(request(engine, repeat, 1 + sequence, PROMPT_TOKENS, ANSWER_TOKENS));
     let streams = (0..sequences).map(submit).collect::<Result<Vec<_>, _>>()?;
     let arrivals = futures::future::try_join_all(streams.into_iter().map(arrivals)).await?;
-    let all_run = arrivals.iter().filter_map(|times| times.first()).max().context("no sequence has a token")?;
+    let all_run =
+        arrivals.iter().filter_map(|times| times.first()).max().context("no sequence has a token")?;
     let end = arrivals.iter().filter_map(|times| times.last()).max().context("no sequence has a token")?;
     let tokens = arrivals.iter().flatten().filter(|time| *time > all_run).count();
     Ok(rate(tokens, *end - *all_run))

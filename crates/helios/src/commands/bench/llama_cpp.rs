@@ -30,7 +30,8 @@ impl LlamaCpp {
 
     /// The build's own name for itself, such as `llama.cpp b11434`.
     pub(super) fn name(&self) -> String {
-        let version = self.bin.ancestors().find_map(|folder| folder.file_name()?.to_str()?.strip_prefix("llama.cpp-"));
+        let version =
+            self.bin.ancestors().find_map(|folder| folder.file_name()?.to_str()?.strip_prefix("llama.cpp-"));
         format!("llama.cpp {}", version.unwrap_or("unknown"))
     }
 
@@ -39,7 +40,10 @@ impl LlamaCpp {
         let mut native = Command::new("grep");
         native.args(["-q", "GGML_NATIVE:BOOL=ON"]).arg(folder.join("CMakeCache.txt"));
         if !native.status().is_ok_and(|status| status.success()) {
-            bail!("the llama.cpp in {} was not built for this machine\nhint: `cargo xtask yardstick`", folder.display());
+            bail!(
+                "the llama.cpp in {} was not built for this machine\nhint: `cargo xtask yardstick`",
+                folder.display()
+            );
         }
         Ok(())
     }
@@ -57,7 +61,8 @@ impl LlamaCpp {
     fn bench(&self, args: &[&str]) -> anyhow::Result<f64> {
         let mut command = self.command("llama-bench");
         command.args(args).args(["-r", "1", "-o", "json"]);
-        let report: Value = serde_json::from_slice(&output(command)?).context("llama-bench printed no JSON")?;
+        let report: Value =
+            serde_json::from_slice(&output(command)?).context("llama-bench printed no JSON")?;
         report[0]["avg_ts"].as_f64().context("llama-bench printed no rate")
     }
 
@@ -65,7 +70,14 @@ impl LlamaCpp {
     pub(super) fn decode_many(&self, sequences: usize, prompt: usize, tokens: usize) -> anyhow::Result<f64> {
         let context = sequences * (prompt + tokens);
         let mut command = self.command("llama-batched-bench");
-        command.args(["-npp", &prompt.to_string(), "-ntg", &tokens.to_string(), "-npl", &sequences.to_string()]);
+        command.args([
+            "-npp",
+            &prompt.to_string(),
+            "-ntg",
+            &tokens.to_string(),
+            "-npl",
+            &sequences.to_string(),
+        ]);
         command.args(["-c", &context.to_string(), "--output-format", "jsonl"]);
         let text = output(command)?;
         let text = String::from_utf8_lossy(&text);

@@ -25,7 +25,12 @@ pub(super) struct Row {
 
 impl Row {
     /// A reported figure; `samples` and `peer_samples` are the repeats.
-    pub(super) fn reported(what: &str, unit: &'static str, samples: &[f64], peer: Option<(&str, &[f64])>) -> Self {
+    pub(super) fn reported(
+        what: &str,
+        unit: &'static str,
+        samples: &[f64],
+        peer: Option<(&str, &[f64])>,
+    ) -> Self {
         let value = median(samples);
         let peer_value = peer.and_then(|(_, samples)| median(samples));
         let ratio = value.zip(peer_value).map(|(value, peer)| value / peer);
@@ -59,7 +64,13 @@ pub(super) fn print(rows: &[Row], as_json: bool) -> anyhow::Result<()> {
     println!("{:<28} {:>10} {:>10} {:>7}  unit", "", "helios", "peer", "ratio");
     for row in rows {
         let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-        println!("{:<28} {:>10} {:>10} {ratio:>7}  {}", row.what, show(row.value), show(row.peer_value), row.unit);
+        println!(
+            "{:<28} {:>10} {:>10} {ratio:>7}  {}",
+            row.what,
+            show(row.value),
+            show(row.peer_value),
+            row.unit
+        );
     }
     Ok(())
 }
