@@ -18,8 +18,8 @@ use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody};
 use crate::{
-    GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved, Secret, TagEntry, WorkerLease,
-    registry,
+    GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved, Secret, TagEntry,
+    WorkerLease, registry,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +57,9 @@ impl RegistryClient {
     pub fn new(base: &str, token: Option<&Secret>) -> Result<Self, RegistryError> {
         let url = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let base = url.ok_or_else(|| {
-            registry::invalid_request(format!("`{base}` is no address of a registry: expected http://HOST:PORT"))
+            registry::invalid_request(format!(
+                "`{base}` is no address of a registry: expected http://HOST:PORT"
+            ))
         })?;
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
@@ -69,7 +71,8 @@ impl RegistryClient {
             .read_timeout(READ_TIMEOUT)
             .default_headers(headers)
             .build();
-        let client = built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
+        let client =
+            built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
         Ok(Self { base, client })
     }
 
@@ -84,7 +87,10 @@ impl RegistryClient {
         let digest = registry::digest_of(&answer.manifest.to_bytes());
         if digest != answer.digest {
             let subject = format!("manifest {}", answer.digest);
-            return Err(RegistryError::InvalidManifest { subject, problem: format!("its bytes have digest {digest}") });
+            return Err(RegistryError::InvalidManifest {
+                subject,
+                problem: format!("its bytes have digest {digest}"),
+            });
         }
         let manifest = Arc::new(answer.manifest);
         let resolved = Resolved { reference: answer.model, digest: answer.digest, manifest };
@@ -291,7 +297,9 @@ impl RegistryClient {
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(body) => Err(body.error.into()),
-            Err(_) => Err(self.no_answer(format!("status {status} without an explanation; is it a registry?"))),
+            Err(_) => {
+                Err(self.no_answer(format!("status {status} without an explanation; is it a registry?")))
+            }
         }
     }
 

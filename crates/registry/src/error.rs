@@ -64,7 +64,9 @@ pub enum RegistryError {
     #[error(transparent)]
     InvalidReference(#[from] ModelRefError),
     /// A text is not a source, or names something that cannot be one.
-    #[error("`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH and https://HOST/FILE.gguf")]
+    #[error(
+        "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH and https://HOST/FILE.gguf"
+    )]
     InvalidSource {
         /// The text, shortened to 200 characters.
         spec: String,
@@ -212,7 +214,9 @@ impl Classify for RegistryError {
                 ErrorCode::InvalidRequest
             }
             Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
-            Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => ErrorCode::Upstream,
+            Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => {
+                ErrorCode::Upstream
+            }
             Self::Pip { .. } => ErrorCode::Upstream,
             Self::EverySourceFailed { last, .. } => last.code(),
             Self::InvalidRequest { code, .. } | Self::Remote { code, .. } => *code,

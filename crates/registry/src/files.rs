@@ -49,7 +49,9 @@ pub(crate) fn size(path: &Path) -> Result<u64, RegistryError> {
 
 /// A new folder in `dir` that is removed when dropped.
 pub(crate) fn temporary_dir(dir: &Path) -> Result<TempDir, RegistryError> {
-    fs::create_dir_all(dir).and_then(|()| tempfile::tempdir_in(dir)).map_err(failed("create a folder in", dir))
+    fs::create_dir_all(dir)
+        .and_then(|()| tempfile::tempdir_in(dir))
+        .map_err(failed("create a folder in", dir))
 }
 
 /// Removes a folder with all that is in it. No error if it is not there.

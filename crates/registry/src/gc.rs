@@ -47,7 +47,8 @@ impl Registry {
             (unneeded, index.blobs(), index.manifest_count())
         };
         live.extend(pinned);
-        let mut report = GcReport { manifests_removed: unneeded.len(), manifests_kept, ..GcReport::default() };
+        let mut report =
+            GcReport { manifests_removed: unneeded.len(), manifests_kept, ..GcReport::default() };
         // Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
         for digest in &unneeded {
             files::remove(&manifest_path(self.dir(), digest))?;

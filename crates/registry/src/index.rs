@@ -49,7 +49,8 @@ impl Index {
 
     /// The newest manifest that has this blob among its files.
     pub(crate) fn manifest_with(&self, blob: &Digest) -> Option<(Digest, Arc<Manifest>)> {
-        let mut found = self.manifests.iter().filter(|(_, known)| known.manifest.blobs().any(|digest| digest == blob));
+        let mut found =
+            self.manifests.iter().filter(|(_, known)| known.manifest.blobs().any(|digest| digest == blob));
         found.next().map(|(digest, known)| (*digest, Arc::clone(&known.manifest)))
     }
 
@@ -84,7 +85,11 @@ impl Index {
 
     /// Takes out the manifests that nobody needs: in no tag's history, not in `held`, not referenced in this process,
     /// not handed out since `grace_since`.
-    pub(crate) fn take_unneeded(&mut self, held: &HashSet<Digest>, grace_since: Option<Instant>) -> Vec<Digest> {
+    pub(crate) fn take_unneeded(
+        &mut self,
+        held: &HashSet<Digest>,
+        grace_since: Option<Instant>,
+    ) -> Vec<Digest> {
         let tagged: HashSet<Digest> = self.tags.values().flatten().map(|entry| entry.digest).collect();
         let is_needed = |digest: &Digest, known: &Known| {
             tagged.contains(digest)
@@ -92,8 +97,12 @@ impl Index {
                 || Arc::strong_count(&known.manifest) > 1
                 || known.handed_out.is_some_and(|at| grace_since.is_none_or(|since| at > since))
         };
-        let unneeded: Vec<Digest> =
-            self.manifests.iter().filter(|(digest, known)| !is_needed(digest, known)).map(|(digest, _)| *digest).collect();
+        let unneeded: Vec<Digest> = self
+            .manifests
+            .iter()
+            .filter(|(digest, known)| !is_needed(digest, known))
+            .map(|(digest, _)| *digest)
+            .collect();
         for digest in &unneeded {
             self.manifests.remove(digest);
         }

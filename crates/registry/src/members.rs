@@ -213,10 +213,13 @@ impl State {
 }
 
 fn validate(worker: &WorkerLease) -> Result<(), RegistryError> {
-    let invalid = |problem: String| RegistryError::InvalidRequest { problem, code: ErrorCode::InvalidRequest };
+    let invalid =
+        |problem: String| RegistryError::InvalidRequest { problem, code: ErrorCode::InvalidRequest };
     for (field, text) in [("id", &worker.id), ("address", &worker.address)] {
         if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.contains(char::is_control) {
-            return Err(invalid(format!("`{field}` of a lease has 1 to {TEXT_BYTES_MAX} printable characters")));
+            return Err(invalid(format!(
+                "`{field}` of a lease has 1 to {TEXT_BYTES_MAX} printable characters"
+            )));
         }
     }
     if worker.models.len() > MODELS_MAX {

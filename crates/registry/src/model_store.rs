@@ -119,7 +119,9 @@ impl RemoteStore {
         });
         match opened.await {
             Ok(shared) => *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared,
-            Err(error) => tracing::info!(%error, "the registry's store is here but cannot be read; blobs are copied"),
+            Err(error) => {
+                tracing::info!(%error, "the registry's store is here but cannot be read; blobs are copied")
+            }
         }
     }
 

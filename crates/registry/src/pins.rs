@@ -48,7 +48,11 @@ impl Intake {
     }
 
     /// Commits a download.
-    pub(crate) fn commit(&self, writer: BlobWriter, expected: Option<Digest>) -> Result<BlobInfo, StorageError> {
+    pub(crate) fn commit(
+        &self,
+        writer: BlobWriter,
+        expected: Option<Digest>,
+    ) -> Result<BlobInfo, StorageError> {
         self.add(|| writer.commit(expected))
     }
 

@@ -114,7 +114,8 @@ impl Registry {
             (None, Plan::Catalogue(entry)) => entry.reference(),
             (None, Plan::Source(source)) => source.default_name()?,
         };
-        let (work, progress) = self.jobs().join(&plan.key(), |reporter| run(Arc::clone(self), plan.clone(), reporter));
+        let (work, progress) =
+            self.jobs().join(&plan.key(), |reporter| run(Arc::clone(self), plan.clone(), reporter));
         Ok(Pull { registry: Arc::clone(self), name, work, progress, reports: true })
     }
 
@@ -199,7 +200,10 @@ fn run(registry: Arc<Registry>, plan: Plan, reporter: Reporter) -> Work {
 }
 
 /// The version with the entry's file that is here already, or from the first source that works.
-async fn fetch_catalogue(context: &Context, entry: &'static CatalogueModel) -> Result<Fetched, RegistryError> {
+async fn fetch_catalogue(
+    context: &Context,
+    entry: &'static CatalogueModel,
+) -> Result<Fetched, RegistryError> {
     if let Some((digest, manifest)) = context.whole_manifest_with(&entry.digest) {
         let source = manifest.metadata.source.clone();
         return Ok(Fetched { digest, manifest, source });

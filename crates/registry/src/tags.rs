@@ -44,7 +44,9 @@ pub(crate) fn load_all(tags: &Path) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, Re
         match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
             Ok(history) if !history.is_empty() => histories.push((reference, history)),
             Ok(_) => tracing::error!(path = %path.display(), "a tag file is empty and ignored"),
-            Err(error) => tracing::error!(path = %path.display(), %error, "a tag file is malformed and ignored"),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "a tag file is malformed and ignored")
+            }
         }
     }
     Ok(histories)

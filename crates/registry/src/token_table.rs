@@ -14,7 +14,9 @@ pub(crate) fn encode(tokenizer: &Tokenizer) -> Result<Vec<u8>, RegistryError> {
     let mut bytes = Vec::new();
     for token in 0..count {
         let text = tokenizer.token_bytes(token);
-        bytes.extend_from_slice(text.map_err(|source| RegistryError::Text { file: "tokenizer.json".to_owned(), source })?);
+        bytes.extend_from_slice(
+            text.map_err(|source| RegistryError::Text { file: "tokenizer.json".to_owned(), source })?,
+        );
         table.extend(u32::try_from(bytes.len()).map_err(|_| too_large())?.to_le_bytes());
     }
     table.extend(bytes);

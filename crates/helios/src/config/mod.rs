@@ -115,7 +115,7 @@ impl Config {
     /// Reads all layers and checks the sum.
     pub(crate) fn load(file: Option<&Path>, flags: &Flags) -> Result<(Self, Figment), ConfigError> {
         let figment = layers(file, flags)?;
-        let mut config: Self = figment.extract().map_err(|errors| explain_error(errors))?;
+        let mut config: Self = figment.extract().map_err(explain_error)?;
         config.fill_from_environment();
         config.validate()?;
         Ok((config, figment))

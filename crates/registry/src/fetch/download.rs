@@ -98,7 +98,9 @@ async fn commit(context: &Context, remote: &Remote, writer: BlobWriter) -> Resul
     let (intake, digest, url) = (context.intake.clone(), remote.digest, shown(&remote.url));
     blocking(move || {
         intake.commit(writer, digest).map_err(|error| match error {
-            StorageError::DigestMismatch { .. } => RegistryError::OriginLied { url, problem: error.to_string() },
+            StorageError::DigestMismatch { .. } => {
+                RegistryError::OriginLied { url, problem: error.to_string() }
+            }
             error => error.into(),
         })
     })
@@ -121,7 +123,9 @@ async fn transfer(
     }
     let Some(current) = partial.as_mut() else { return Ok(()) };
     let done = current.writer.len();
-    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && remote.size.or(complete_length(&response)) == Some(done) {
+    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE
+        && remote.size.or(complete_length(&response)) == Some(done)
+    {
         return Ok(());
     }
     if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
@@ -135,7 +139,11 @@ async fn transfer(
 }
 
 /// Asks for the file from where `partial` ends.
-async fn ask(context: &Context, remote: &Remote, partial: Option<&Partial>) -> Result<Response, RegistryError> {
+async fn ask(
+    context: &Context,
+    remote: &Remote,
+    partial: Option<&Partial>,
+) -> Result<Response, RegistryError> {
     let mut headers = HeaderMap::new();
     if let Some(partial) = partial.filter(|partial| partial.writer.len() > 0) {
         let range = format!("bytes={}-", partial.writer.len());

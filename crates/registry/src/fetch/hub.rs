@@ -60,8 +60,10 @@ pub(super) async fn gather(
 ) -> Result<Gathered, RegistryError> {
     let config = context.registry.fetcher().config();
     let hub = Url::parse(&config.hub_url).ok().filter(|url| !url.cannot_be_a_base());
-    let hub = hub.ok_or_else(|| RegistryError::invalid_source(&config.hub_url, "the hub's address is no URL"))?;
-    let repository = Repository { hub, token: config.hub_token.as_ref(), name, revision: hub_revision(revision) };
+    let hub =
+        hub.ok_or_else(|| RegistryError::invalid_source(&config.hub_url, "the hub's address is no URL"))?;
+    let repository =
+        Repository { hub, token: config.hub_token.as_ref(), name, revision: hub_revision(revision) };
     let listing = repository.listing(context).await?;
     let commit = listing.sha.as_deref().unwrap_or(repository.revision);
     let mut gathered = Gathered { files: Vec::new(), licence: listing.licence() };
@@ -135,7 +137,9 @@ impl Listing {
         let names: Vec<&str> = self.siblings.iter().map(|sibling| sibling.rfilename.as_str()).collect();
         let selected = match file {
             Some(file) if names.contains(&file) => vec![file],
-            Some(file) => return Err(RegistryError::invalid_model(subject, format!("it has no file `{file}`"))),
+            Some(file) => {
+                return Err(RegistryError::invalid_model(subject, format!("it has no file `{file}`")));
+            }
             None => select(subject, &names)?,
         };
         let sibling_of = |name: &str| self.siblings.iter().find(|sibling| sibling.rfilename == name);

@@ -29,7 +29,8 @@ fn model_files(path: &Path) -> Result<Vec<(String, PathBuf)>, RegistryError> {
     let subject = format!("`{}`", path.display());
     let name_of = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     if !path.is_dir() {
-        let name = name_of(path).ok_or_else(|| RegistryError::invalid_model(&subject, "its name is not UTF-8"))?;
+        let name =
+            name_of(path).ok_or_else(|| RegistryError::invalid_model(&subject, "its name is not UTF-8"))?;
         if !name.ends_with(".gguf") {
             return Err(RegistryError::invalid_model(subject, "it is neither a folder nor a .gguf file"));
         }

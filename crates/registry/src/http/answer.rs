@@ -67,7 +67,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RegistryError> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|error: QueryRejection| refused(error.status(), error.body_text()))
+        query
+            .map(|query| Self(query.0))
+            .map_err(|error: QueryRejection| refused(error.status(), error.body_text()))
     }
 }
 
@@ -79,6 +81,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, RegistryError> {
         let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
-        path.map(|path| Self(path.0)).map_err(|error: PathRejection| refused(error.status(), error.body_text()))
+        path.map(|path| Self(path.0))
+            .map_err(|error: PathRejection| refused(error.status(), error.body_text()))
     }
 }

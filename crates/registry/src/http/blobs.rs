@@ -35,7 +35,8 @@ pub(super) async fn blob(
     let info = registry.blob_info(&digest)?;
     let bytes = Bytes::from_owner(registry.blob_by_info(info).await?);
     let common = [(ACCEPT_RANGES, "bytes".to_owned()), (ETAG, format!("\"{}\"", digest.hex()))];
-    let requested = headers.get(RANGE).map(|range| range.to_str().ok().and_then(|range| parse_range(range, bytes.len())));
+    let requested =
+        headers.get(RANGE).map(|range| range.to_str().ok().and_then(|range| parse_range(range, bytes.len())));
     match requested {
         None => {
             let length = [(CONTENT_LENGTH, bytes.len().to_string())];
@@ -86,7 +87,9 @@ mod tests {
         assert_eq!(parse_range("bytes=-5", 100), Some(95..100));
         assert_eq!(parse_range("bytes=50-1000", 100), Some(50..100));
         assert_eq!(parse_range("bytes=0-18446744073709551615", 100), Some(0..100));
-        for bad in ["bytes=100-", "bytes=5-4", "bytes=a-b", "bytes=0-1,3-4", "items=0-1", "bytes=-", "bytes=-0"] {
+        for bad in
+            ["bytes=100-", "bytes=5-4", "bytes=a-b", "bytes=0-1,3-4", "items=0-1", "bytes=-", "bytes=-0"]
+        {
             assert_eq!(parse_range(bad, 100), None, "{bad}");
         }
     }

@@ -27,7 +27,10 @@ pub(super) async fn renew(
     Ok(Json(Nothing {}))
 }
 
-pub(super) async fn leave(State(registry): State<Arc<Registry>>, Segment(id): Segment<String>) -> Json<Nothing> {
+pub(super) async fn leave(
+    State(registry): State<Arc<Registry>>,
+    Segment(id): Segment<String>,
+) -> Json<Nothing> {
     registry.members().leave(&id);
     Json(Nothing {})
 }

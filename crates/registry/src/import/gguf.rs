@@ -38,8 +38,9 @@ fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, RegistryError> {
         model: gguf.str("tokenizer.ggml.model")?.to_owned(),
         pre: gguf.optional("tokenizer.ggml.pre", Gguf::str)?.map(str::to_owned),
         tokens: strings("tokenizer.ggml.tokens")?,
-        token_types: token_types
-            .map_err(|_| RegistryError::invalid_model(format!("`{name}`"), "tokenizer.ggml.token_type is negative"))?,
+        token_types: token_types.map_err(|_| {
+            RegistryError::invalid_model(format!("`{name}`"), "tokenizer.ggml.token_type is negative")
+        })?,
         merges: strings("tokenizer.ggml.merges")?,
         bos: id("bos")?,
         eos: id("eos")?,

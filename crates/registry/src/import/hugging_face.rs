@@ -12,11 +12,14 @@ pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, R
     let config_json = files.required("config.json", source)?;
     let config = ModelConfig::from_hugging_face(&config_json)?;
     let tokenizer_json = files.required("tokenizer.json", source)?;
-    let checkpoint =
-        Checkpoint::from_safetensors(files.with_suffix(".safetensors"), files.get(INDEX_FILE).map(|blob| &**blob))?;
+    let checkpoint = Checkpoint::from_safetensors(
+        files.with_suffix(".safetensors"),
+        files.get(INDEX_FILE).map(|blob| &**blob),
+    )?;
     let bytes = |name: &str| files.get(name).map(|blob: &Blob| &**blob);
     let template = bytes("chat_template.jinja").map(|template| {
-        std::str::from_utf8(template).map_err(|_| RegistryError::invalid_model("`chat_template.jinja`", "it is not UTF-8"))
+        std::str::from_utf8(template)
+            .map_err(|_| RegistryError::invalid_model("`chat_template.jinja`", "it is not UTF-8"))
     });
     let small = HuggingFaceFiles {
         tokenizer_config: bytes("tokenizer_config.json"),
@@ -26,7 +29,8 @@ pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, R
         chat_template: template.transpose()?,
     };
     let tokenizer_config = TokenizerConfig::read(&small).map_err(in_file(source))?;
-    let special_tokens = tokenizer_config.special_tokens(&tokenizer_json).map_err(in_file("tokenizer.json"))?;
+    let special_tokens =
+        tokenizer_config.special_tokens(&tokenizer_json).map_err(in_file("tokenizer.json"))?;
     Ok(Described {
         format: WeightFormat::Safetensors,
         config,

@@ -45,7 +45,9 @@ struct SourceFiles(BTreeMap<String, Blob>);
 pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Result<Manifest, RegistryError> {
     let files = SourceFiles::open(intake, &gathered.files)?;
     let described = match gathered.files.as_slice() {
-        [file] if file.path.ends_with(".gguf") => gguf::describe(&file.path, files.required(&file.path, source)?)?,
+        [file] if file.path.ends_with(".gguf") => {
+            gguf::describe(&file.path, files.required(&file.path, source)?)?
+        }
         _ => hugging_face::describe(&files, source)?,
     };
     let mut entries: Vec<FileEntry> = gathered.files.iter().map(entry).collect();
@@ -101,7 +103,8 @@ fn derive(intake: &Intake, described: &Described) -> Result<Vec<FileEntry>, Regi
         TokenizerJson::File(blob) => blob,
         TokenizerJson::Derived(bytes) => bytes.as_slice(),
     };
-    let tokenizer = Tokenizer::from_json(json, described.special_tokens.clone()).map_err(in_file("tokenizer.json"))?;
+    let tokenizer =
+        Tokenizer::from_json(json, described.special_tokens.clone()).map_err(in_file("tokenizer.json"))?;
     if tokenizer.vocab_len() > described.config.vocab {
         let problem =
             format!("{} tokens for a vocabulary of {}", tokenizer.vocab_len(), described.config.vocab);
@@ -126,8 +129,9 @@ fn derive(intake: &Intake, described: &Described) -> Result<Vec<FileEntry>, Regi
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>, RegistryError> {
-    serde_json::to_vec(value)
-        .map_err(|error| RegistryError::Internal { problem: format!("a derived file cannot be written: {error}") })
+    serde_json::to_vec(value).map_err(|error| RegistryError::Internal {
+        problem: format!("a derived file cannot be written: {error}"),
+    })
 }
 
 fn in_file(file: &str) -> impl FnOnce(TextError) -> RegistryError {

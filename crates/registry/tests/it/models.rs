@@ -56,7 +56,8 @@ impl Place {
 /// The vocabulary of the tiny models: every byte, and two control tokens.
 pub(crate) fn vocab() -> GgufVocab {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut tokens: Vec<String> = (0..=255_u8).filter(printable).map(|byte| char::from(byte).to_string()).collect();
+    let mut tokens: Vec<String> =
+        (0..=255_u8).filter(printable).map(|byte| char::from(byte).to_string()).collect();
     let missing = 256 - tokens.len() as u32;
     tokens.extend((0..missing).filter_map(|i| char::from_u32(256 + i)).map(String::from));
     tokens.extend(["<|im_start|>".to_owned(), "<|im_end|>".to_owned()]);
@@ -196,7 +197,10 @@ pub(crate) fn hugging_face(dir: &Path, shards: usize) {
         weight_map.extend(tensors.iter().map(|(tensor, _)| (tensor.clone(), name.clone().into())));
     }
     if shards > 1 {
-        put("model.safetensors.index.json", serde_json::json!({"weight_map": weight_map}).to_string().as_bytes());
+        put(
+            "model.safetensors.index.json",
+            serde_json::json!({"weight_map": weight_map}).to_string().as_bytes(),
+        );
     }
 }
 

@@ -95,15 +95,19 @@ impl Origin {
 
 async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let asked =
-        Asked { path: uri.path().to_owned(), range: text(header::RANGE), authorization: text(header::AUTHORIZATION) };
+    let asked = Asked {
+        path: uri.path().to_owned(),
+        range: text(header::RANGE),
+        authorization: text(header::AUTHORIZATION),
+    };
     shared.asked.lock().expect("a lock").push(asked.clone());
     if uri.path().starts_with("/api/") {
         let listing = shared.listing.lock().expect("a lock").clone();
         return listing.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response);
     }
     let file = shared.file.lock().expect("a lock").clone();
-    let etag = format!("\"{:x}\"", file.iter().fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte)));
+    let etag =
+        format!("\"{:x}\"", file.iter().fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte)));
     let mut manner = shared.manner.lock().expect("a lock");
     let current = manner.clone();
     if let Manner::Cuts { times, after } = current {
@@ -111,7 +115,10 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
     }
     drop(manner);
     let is_current = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let start = asked.range.filter(|_| is_current).and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let start = asked
+        .range
+        .filter(|_| is_current)
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     respond(&current, file, &etag, start)
 }
 
@@ -120,7 +127,11 @@ fn respond(manner: &Manner, file: Bytes, etag: &str, start: Option<usize>) -> Re
     let start = start.filter(|_| !matches!(manner, Manner::NoRanges));
     let body = match start {
         Some(start) if start >= length => {
-            return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, format!("bytes */{length}"))]).into_response();
+            return (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                [(header::CONTENT_RANGE, format!("bytes */{length}"))],
+            )
+                .into_response();
         }
         Some(start) => file.slice(start..),
         None => file,
@@ -130,7 +141,8 @@ fn respond(manner: &Manner, file: Bytes, etag: &str, start: Option<usize>) -> Re
     let whole = |body: Body, length: usize| match start {
         None => (common.clone(), promised(length), body).into_response(),
         Some(start) => {
-            let range = [(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", start + length - 1, start + length))];
+            let range =
+                [(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", start + length - 1, start + length))];
             (StatusCode::PARTIAL_CONTENT, common.clone(), range, promised(length), body).into_response()
         }
     };

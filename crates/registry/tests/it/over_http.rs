@@ -70,7 +70,8 @@ async fn blobs_come_verified_by_map_on_this_host_and_by_download_elsewhere() {
     let resolved = near.resolve(&name("org/tiny:v1")).await.expect("resolved");
     let weights = near.derived_bytes(&resolved.manifest, Role::Weights).await.expect("weights");
     assert!(*weights == *models::gguf(1.0));
-    let cached = |folder: &str| fs::read_dir(place.path(folder).join("blobs/sha256")).expect("a cache").count();
+    let cached =
+        |folder: &str| fs::read_dir(place.path(folder).join("blobs/sha256")).expect("a cache").count();
     assert_eq!(cached("near"), 0);
 
     let far = Arc::new(BlobStore::open(&place.path("far")).expect("a cache"));
@@ -140,9 +141,21 @@ async fn requests_that_a_page_could_send_or_that_make_no_sense_are_refused_in_js
     let digest = format!("blobs/sha256:{}", "0".repeat(64));
     let cases = [
         (client.post(url("gc")).body("{}"), 415, "unsupported_media_type"),
-        (client.post(url("pull")).header("content-type", "text/plain").body("{}"), 415, "unsupported_media_type"),
-        (client.post(url("pull")).header("content-type", "application/json").body("{"), 400, "invalid_request"),
-        (client.post(url("tag")).header("content-type", "application/json").body(vec![b' '; 2 << 20]), 413, "payload_too_large"),
+        (
+            client.post(url("pull")).header("content-type", "text/plain").body("{}"),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            client.post(url("pull")).header("content-type", "application/json").body("{"),
+            400,
+            "invalid_request",
+        ),
+        (
+            client.post(url("tag")).header("content-type", "application/json").body(vec![b' '; 2 << 20]),
+            413,
+            "payload_too_large",
+        ),
         (client.get(url("model?model=../x")), 400, "invalid_request"),
         (client.get(url("model?model=none")), 404, "model_not_found"),
         (client.get(url("blobs/..%2F..%2Fetc%2Fpasswd")), 400, "invalid_request"),

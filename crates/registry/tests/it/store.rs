@@ -22,7 +22,9 @@ async fn tags_move_keep_their_history_and_survive_a_restart() {
     assert_ne!(one.digest, two.digest);
     registry.import(&second, Some(name("m:v")), &mut |_| {}).await.expect("the same again");
     registry.tag(&name("m:v"), &name("m/n:other")).await.expect("tagged");
-    let digests = |history: Vec<helios_registry::TagEntry>| history.iter().map(|entry| entry.digest).collect::<Vec<_>>();
+    let digests = |history: Vec<helios_registry::TagEntry>| {
+        history.iter().map(|entry| entry.digest).collect::<Vec<_>>()
+    };
     assert_eq!(digests(registry.history(&name("m:v")).expect("history")), [one.digest, two.digest]);
     let listed = registry.list();
     drop((one, two, registry));
