@@ -45,7 +45,7 @@ fn greet(address: SocketAddr, platform: &Platform, took: Duration) {
     let model = &first.reference;
     eprintln!(
         "\n  curl http://{address}/v1/chat/completions -H 'content-type: application/json' \\\n    \
-         -d '{{\"model\": \"{model}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'\n\n\
+         -d '{{\"model\": \"{model}\", \"max_tokens\": 100, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'\n\n\
          chat in another terminal: {}",
         chat_command(address)
     );
