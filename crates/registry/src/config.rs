@@ -29,7 +29,7 @@ pub struct FetchConfig {
     pub connect_timeout: Duration,
     /// Longest silence of an origin within an answer.
     pub stall_timeout: Duration,
-    /// Attempts of one file without any progress between them.
+    /// Attempts of one file without progress to speak of between them.
     pub attempts_max: u32,
     /// Wait before the second attempt; doubles with each.
     pub backoff_min: Duration,

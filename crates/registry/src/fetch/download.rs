@@ -22,6 +22,9 @@ use crate::{RegistryError, Secret, registry};
 /// Bytes gathered before they go to the file: a hop to a blocking thread for each is then free.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Bytes that an attempt must bring to count as progress: an origin that drips is given up like one that is silent.
+const PROGRESS_BYTES_MIN: u64 = 1 << 20;
+
 /// A file at an origin.
 pub(super) struct Remote {
     pub(super) url: Url,
@@ -61,7 +64,7 @@ pub(super) async fn gather(
 }
 
 /// Brings the file into the store, unless it is there already. Transient failures are tried again, without end as long
-/// as each attempt brings something.
+/// as each attempt brings enough.
 pub(super) async fn download(context: &Context, remote: &Remote) -> Result<BlobInfo, RegistryError> {
     if let Some(info) = remote.digest.and_then(|digest| context.adopt(&digest)) {
         return Ok(info);
@@ -75,7 +78,7 @@ pub(super) async fn download(context: &Context, remote: &Remote) -> Result<BlobI
             Ok(()) => break,
             Err(error) => error,
         };
-        failures = if length(&partial) > before { 1 } else { failures + 1 };
+        failures = if length(&partial) >= before + PROGRESS_BYTES_MIN { 1 } else { failures + 1 };
         if !error.is_transient() || failures >= config.attempts_max {
             return Err(error);
         }

