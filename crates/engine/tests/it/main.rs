@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the environment and files")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod bf16_form;
 mod configs;
 mod harness;
 mod invariance;

@@ -1,14 +1,13 @@
 //! The default model against float32 log-probabilities that llama.cpp computed (`python/reference`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use half::bf16;
-use helios_engine::{Engine, EngineOptions, Model, ModelConfig, Request};
-use helios_kernels::{Format, Team, WeightMatrix};
-use helios_storage::{Blob, Checkpoint, TensorView};
-use helios_types::{Digest, TensorType};
+use helios_engine::{Engine, EngineOptions, Model, Request};
+use helios_kernels::Team;
+use helios_storage::{Blob, Checkpoint};
+use helios_types::Digest;
 
+use crate::bf16_form::{self, Bf16Tensor};
 use crate::harness::{answer, counting_clock};
 use crate::tiny_model::{Stored, safetensors_bytes};
 
@@ -141,74 +140,13 @@ fn its_bf16_safetensors_form_gives_the_log_probabilities_of_float32() {
     let blob = model_file();
     let config = Model::from_gguf("smollm2.gguf", blob.clone()).unwrap().config().clone();
     let (checkpoint, _) = Checkpoint::from_gguf("smollm2.gguf", blob).unwrap();
-    let tensors =
-        checkpoint.tensors().map(|info| as_hugging_face(&config, checkpoint.tensor(&info.name).unwrap()));
-    let file = safetensors_bytes(&tensors.collect());
-    let files = vec![("model.safetensors".to_owned(), Blob::from_vec(file))];
-    let model = Model::from_safetensors(config_json(&config).to_string().as_bytes(), files, None).unwrap();
-    assert_close(&measure("bf16", model, BF16_FIXTURE));
-}
-
-fn config_json(config: &ModelConfig) -> serde_json::Value {
-    serde_json::json!({
-        "model_type": "llama", "num_hidden_layers": config.layers, "hidden_size": config.hidden,
-        "intermediate_size": config.ffn, "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads, "vocab_size": config.vocab,
-        "max_position_embeddings": config.context_tokens, "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps, "tie_word_embeddings": config.tied_embeddings,
-    })
-}
-
-/// The tensor under its Hugging Face name: matrices in bf16, norms in F32.
-fn as_hugging_face(config: &ModelConfig, tensor: TensorView<'_>) -> (String, Stored) {
-    let shape = tensor.info.shape.clone();
-    let name = hugging_face_name(&tensor.info.name);
-    if shape.len() == 1 {
-        let (tensor_type, bytes) = (TensorType::F32, tensor.bytes.to_vec());
-        return (name, Stored { shape, tensor_type, bytes, values: Vec::new() });
-    }
-    let format = match tensor.info.tensor_type {
-        TensorType::Q8_0 => Format::Q8_0,
-        TensorType::Q4_1 => Format::Q4_1,
-        other => panic!("{} is {other}", tensor.info.name),
+    let stored = |tensor: Bf16Tensor| {
+        let Bf16Tensor { name, shape, tensor_type, bytes } = tensor;
+        (name, Stored { shape, tensor_type, bytes, values: Vec::new() })
     };
-    let matrix = WeightMatrix::new(format, shape[0], shape[1], tensor.bytes).unwrap();
-    let rotated = name.contains("q_proj") || name.contains("k_proj");
-    let mut row = vec![0.0; shape[1]];
-    let mut bytes = Vec::with_capacity(2 * shape[0] * shape[1]);
-    for index in 0..shape[0] {
-        matrix
-            .dequantise_row(if rotated { interleaved_row(config.head_dim, index) } else { index }, &mut row);
-        bytes.extend(row.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()));
-    }
-    (name, Stored { shape, tensor_type: TensorType::BF16, bytes, values: Vec::new() })
-}
-
-/// Where GGUF keeps the row that a Hugging Face file has at `row`: the halves of each head are interleaved.
-fn interleaved_row(head_dim: usize, row: usize) -> usize {
-    let (head, within) = (row / head_dim, row % head_dim);
-    let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
-    head * head_dim + 2 * pair + half
-}
-
-fn hugging_face_name(gguf: &str) -> String {
-    let names = BTreeMap::from([
-        ("token_embd", "model.embed_tokens"),
-        ("output_norm", "model.norm"),
-        ("attn_norm", "input_layernorm"),
-        ("attn_q", "self_attn.q_proj"),
-        ("attn_k", "self_attn.k_proj"),
-        ("attn_v", "self_attn.v_proj"),
-        ("attn_output", "self_attn.o_proj"),
-        ("ffn_norm", "post_attention_layernorm"),
-        ("ffn_gate", "mlp.gate_proj"),
-        ("ffn_up", "mlp.up_proj"),
-        ("ffn_down", "mlp.down_proj"),
-    ]);
-    let parts: Vec<&str> = gguf.split('.').collect();
-    match parts[..] {
-        ["blk", layer, part, "weight"] => format!("model.layers.{layer}.{}.weight", names[part]),
-        [part, "weight"] => format!("{}.weight", names[part]),
-        _ => panic!("unknown tensor {gguf}"),
-    }
+    let file = safetensors_bytes(&bf16_form::tensors(&config, &checkpoint).map(stored).collect());
+    let files = vec![("model.safetensors".to_owned(), Blob::from_vec(file))];
+    let model =
+        Model::from_safetensors(bf16_form::config_json(&config).to_string().as_bytes(), files, None).unwrap();
+    assert_close(&measure("bf16", model, BF16_FIXTURE));
 }

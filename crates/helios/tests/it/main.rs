@@ -3,9 +3,12 @@
 //! The same tests run against one process (`helios serve`) and against three (`registry`, `worker`, `proxy`).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../../engine/tests/it/bf16_form.rs"]
+mod bf16_form;
 mod chat;
 mod cli;
 mod harness;
+mod hugging_face;
 mod models;
 mod recovery;
 mod small_model;
