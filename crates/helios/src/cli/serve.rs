@@ -15,7 +15,7 @@ pub(crate) struct ServeArgs {
     /// A model to serve, fetched first if it is not there; repeatable [default: smollm2:135m-instruct]
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Vec<String>,
-    /// Memory of the KV cache of each model, such as `512MiB` [default: the lesser of a quarter of the memory
+    /// Memory of the KV cache, shared by the models, such as `512MiB` [default: the lesser of a quarter of the memory
     /// available and what the most sequences at full context need]
     #[arg(long, value_name = "BYTES")]
     pub(crate) kv_memory: Option<String>,

@@ -9,13 +9,13 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::cli::RunArgs;
-use crate::config::{Config, DEFAULT_MODEL};
+use crate::config::Config;
 use crate::server::Server;
 use crate::sse::Events;
 
 /// Chats until the input ends.
 pub(crate) async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<()> {
-    let model = args.model.clone().unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let model = args.model.clone().unwrap_or_else(|| config.default_model().to_owned());
     let server = Server::find_or_start(config, &model).await?;
     let mut chat = Chat { server: &server, model, args, messages: opening(args) };
     let outcome = match question(args)? {

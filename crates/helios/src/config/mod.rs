@@ -25,7 +25,7 @@ pub(crate) use size::{parse_size, show_size};
 use crate::environment;
 
 /// The model that is served when none is named.
-pub(crate) const DEFAULT_MODEL: &str = "smollm2:135m-instruct";
+const DEFAULT_MODEL: &str = "smollm2:135m-instruct";
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +137,11 @@ impl Config {
         }
         self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;
         self.worker.validate().map_err(|error| value(error.to_string()))
+    }
+
+    /// The model that is meant when none is named: the first that is served.
+    pub(crate) fn default_model(&self) -> &str {
+        self.serve.models.first().map_or(DEFAULT_MODEL, String::as_str)
     }
 
     /// The store's directory.

@@ -117,3 +117,30 @@ fn refusals_name_the_cause_and_the_next_step() {
     }
     assert!(model_file().exists());
 }
+
+#[test]
+fn help_teaches_every_command() {
+    let store = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 18] = [
+        &[],
+        &["serve"],
+        &["run"],
+        &["pull"],
+        &["list"],
+        &["show"],
+        &["ps"],
+        &["rm"],
+        &["tag"],
+        &["gc"],
+        &["config"],
+        &["config", "explain"],
+        &["bench"],
+        &["bench", "engine"],
+        &["registry"],
+        &["worker"],
+        &["proxy"],
+        &["completions"],
+    ];
+    let help = |command: &&[&str]| verb_ok(store.path(), &[command, &["--help"][..]].concat());
+    insta::assert_snapshot!(commands.iter().map(help).collect::<Vec<_>>().join("\n----\n"));
+}

@@ -28,7 +28,10 @@ pub(crate) fn helios(store: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("XDG_CONFIG_HOME", store.join("no-config")).env("HELIOS_HOST", "127.0.0.1:1");
+    command
+        .env_remove("COLUMNS")
+        .env("XDG_CONFIG_HOME", store.join("no-config"))
+        .env("HELIOS_HOST", "127.0.0.1:1");
     command.arg("--store").arg(store).stdin(Stdio::null());
     command
 }

@@ -30,7 +30,7 @@ struct Samples {
 
 /// Measures and prints.
 pub(crate) async fn bench_engine(config: &Config, args: &BenchEngineArgs) -> anyhow::Result<()> {
-    let name = args.model.as_deref().unwrap_or(crate::config::DEFAULT_MODEL);
+    let name = args.model.as_deref().unwrap_or_else(|| config.default_model());
     let opened = models::open(config, name).await?;
     let threads = args.threads.unwrap_or_else(available_threads);
     let peer = match args.against {
