@@ -189,13 +189,14 @@ pub(crate) fn chat_body(model: &str, question: &str, max_tokens: u32) -> Value {
     })
 }
 
-/// Waits for a condition that some process has to bring about.
+/// Waits for a condition that some process has to bring about, and prints how long that took.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
+    println!("{what} came after {:?}", began.elapsed());
 }
 
 fn curl(args: &[&str]) -> (u16, String) {

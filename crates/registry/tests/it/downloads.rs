@@ -66,6 +66,17 @@ async fn a_file_that_changed_in_between_comes_whole() {
 }
 
 #[tokio::test]
+async fn a_file_that_changed_between_two_attempts_is_not_put_together_from_both() {
+    let place = Place::new();
+    let changed = models::gguf(2.0);
+    let origin = Origin::start(models::gguf(1.0), Manner::Changes(changed.clone())).await;
+    let registry = place.open();
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &changed).await;
+    assert!(origin.asked().iter().any(|asked| asked.range.is_some()));
+}
+
+#[tokio::test]
 async fn an_origin_without_ranges_is_read_from_the_start() {
     let place = Place::new();
     let file = models::gguf(1.0);

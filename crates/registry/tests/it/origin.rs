@@ -18,6 +18,8 @@ pub(crate) enum Manner {
     Honest,
     /// The first answers break off after so many bytes.
     Cuts { after: usize, times: usize },
+    /// The first answer breaks off; then the file is this one.
+    Changes(Vec<u8>),
     /// Whole, but ranges are not understood.
     NoRanges,
     /// Says nothing after the first bytes.
@@ -110,6 +112,10 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
         format!("\"{:x}\"", file.iter().fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte)));
     let mut manner = shared.manner.lock().expect("a lock");
     let current = manner.clone();
+    if let Manner::Changes(to) = &current {
+        *shared.file.lock().expect("a lock") = to.clone().into();
+        *manner = Manner::Honest;
+    }
     if let Manner::Cuts { times, after } = current {
         *manner = if times > 1 { Manner::Cuts { times: times - 1, after } } else { Manner::Honest };
     }
@@ -148,8 +154,9 @@ fn respond(manner: &Manner, file: Bytes, etag: &str, start: Option<usize>) -> Re
     };
     match manner {
         Manner::Honest | Manner::NoRanges => whole(Body::from(body.clone()), body.len()),
-        Manner::Cuts { after, .. } => {
-            let first = body.slice(..(*after).min(body.len()));
+        Manner::Cuts { .. } | Manner::Changes(_) => {
+            let after = if let Manner::Cuts { after, .. } = manner { *after } else { body.len() / 2 };
+            let first = body.slice(..after.min(body.len()));
             let cut = stream::iter([Ok(first), Err(std::io::Error::other("cut"))]);
             // The first part has to be on its way before the connection breaks.
             let cut = cut.then(|part| async {
