@@ -1,7 +1,7 @@
 //! The workers that hold a lease at a registry elsewhere, as the proxy wants them.
 //!
-//! While the registry is out of reach, and while a registry that has just started still waits for renewals, no list
-//! comes, so that the last one stays in force.
+//! While the registry is out of reach, no list comes, so that the last one stays in force. A registry that has just
+//! started still waits for renewals: until then its lists add workers and remove none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl Discovery for RegistryFleet {
             registry: self.registry.clone(),
             cluster_token: self.cluster_token.clone(),
             seen: None,
+            leases: Vec::new(),
             known: HashMap::new(),
         };
         stream::unfold(follower, |mut follower| async move {
@@ -55,26 +56,25 @@ struct Follower {
     registry: RegistryClient,
     cluster_token: Option<String>,
     seen: Option<u64>,
+    /// The leases that count.
+    leases: Vec<WorkerLease>,
     /// Connections by worker id and address: the same worker keeps the same one.
     known: HashMap<(String, String), Arc<dyn Worker>>,
 }
 
 impl Follower {
-    /// The next list that counts.
+    /// The next list.
     async fn next(&mut self) -> Vec<Member> {
         loop {
             match self.registry.members(self.seen, WAIT).await {
-                Ok(snapshot) if self.is_news(&snapshot) => return self.members(&snapshot),
+                Ok(snapshot) if self.seen.replace(snapshot.version) != Some(snapshot.version) => {
+                    self.leases = merged(&self.leases, &snapshot);
+                    return self.members();
+                }
                 Ok(_) => {}
                 Err(error) => self.pause(&error).await,
             }
         }
-    }
-
-    fn is_news(&mut self, snapshot: &MembersSnapshot) -> bool {
-        let is_first = self.seen.is_none();
-        let is_new = self.seen.replace(snapshot.version) != Some(snapshot.version);
-        is_first || (is_new && !snapshot.rebuilding)
     }
 
     async fn pause(&self, error: &RegistryError) {
@@ -82,10 +82,10 @@ impl Follower {
         Clock.sleep(PAUSE).await;
     }
 
-    fn members(&mut self, snapshot: &MembersSnapshot) -> Vec<Member> {
+    fn members(&mut self) -> Vec<Member> {
         let mut members = Vec::new();
         let mut known = HashMap::new();
-        for lease in &snapshot.workers {
+        for lease in &self.leases {
             match self.connection(lease) {
                 Ok(worker) => {
                     let models = lease.models.iter();
@@ -113,11 +113,42 @@ impl Follower {
     }
 }
 
+/// The leases that count after `snapshot`: its own, and while it may be incomplete those from before.
+fn merged(before: &[WorkerLease], snapshot: &MembersSnapshot) -> Vec<WorkerLease> {
+    let is_gone = |lease: &&WorkerLease| !snapshot.workers.iter().any(|worker| worker.id == lease.id);
+    let kept = before.iter().filter(|lease| snapshot.rebuilding && is_gone(lease));
+    snapshot.workers.iter().chain(kept).cloned().collect()
+}
+
 fn member(lease: &WorkerLease, model: &LeasedModel, worker: Arc<dyn Worker>) -> Member {
     Member {
         id: lease.id.clone(),
         reference: model.reference.clone(),
         manifest_digest: model.manifest,
         worker,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use helios_registry::{MembersSnapshot, WorkerLease, WorkerRole};
+
+    use super::merged;
+
+    fn lease(id: &str) -> WorkerLease {
+        let (id, address) = (id.to_owned(), "http://127.0.0.1:1".to_owned());
+        let numerics_id = "any".to_owned().into();
+        WorkerLease { id, address, models: Vec::new(), role: WorkerRole::Unified, numerics_id }
+    }
+
+    #[test]
+    fn a_registry_that_rebuilds_adds_workers_and_removes_none() {
+        let before = [lease("a"), lease("b")];
+        let ids = |rebuilding| {
+            let snapshot = MembersSnapshot { version: 1, rebuilding, workers: vec![lease("b"), lease("c")] };
+            merged(&before, &snapshot).iter().map(|lease| lease.id.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(true), ["b", "c", "a"]);
+        assert_eq!(ids(false), ["b", "c"]);
     }
 }
