@@ -15,8 +15,9 @@ Usage: cargo xtask fuzz TARGET [--seconds N]
   TARGET       a target of fuzz/Cargo.toml; without it, the targets are listed
   --seconds N  how long, 60 by default
 
-An input that breaks the target is kept under fuzz/artifacts/; move it to fuzz/corpus/TARGET/ with the fix. The
-kept corpus replays on the stable toolchain in `cargo xtask test`. Needs a nightly toolchain and cargo-fuzz.";
+New inputs gather under target/workshop/fuzz/TARGET/. One that breaks the target is kept under fuzz/artifacts/; move
+it to fuzz/corpus/TARGET/ with the fix. The kept corpus replays on the stable toolchain in `cargo xtask test`. Needs a
+nightly toolchain and cargo-fuzz.";
 
 /// Runs one target, or lists them.
 pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
@@ -47,8 +48,12 @@ pub(crate) fn fuzz_all(workshop: &Workshop, seconds_each: u64) -> Result<()> {
 fn fuzz(workshop: &Workshop, target: &str, seconds: u64) -> Result<()> {
     need_tools()?;
     say(format_args!("fuzzing {target} for {seconds} s"));
+    // What it finds goes to the first folder and stays out of the repository; the kept corpus only seeds it.
+    let found = workshop.place("fuzz").join(target);
+    std::fs::create_dir_all(&found).context(format!("creating {}", found.display()))?;
     let mut command = Command::new("cargo");
-    command.args(["+nightly", "fuzz", "run", target, "--", &format!("-max_total_time={seconds}")]);
+    command.args(["+nightly", "fuzz", "run", target]).arg(&found).arg(format!("fuzz/corpus/{target}"));
+    command.args(["--", &format!("-max_total_time={seconds}")]);
     run_program(command.current_dir(&workshop.root).env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO"))
 }
 
