@@ -102,7 +102,9 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
     },
     /// An origin could not be reached, broke off or stalled.
-    #[error("fetching {url} failed: {problem}")]
+    #[error(
+        "fetching {url} failed: {problem}\nhint: check the network, or name a mirror; the next pull goes on where this one stopped"
+    )]
     OriginUnreachable {
         /// The address, without credentials or query.
         url: String,
