@@ -9,7 +9,7 @@ mod encode;
 mod fields;
 mod sampling;
 
-use helios_types::{Blame, Classify, ErrorCode};
+use helios_types::{Blame, ErrorCode};
 use serde_json::{Value, json};
 
 pub use encode::{Encoder, Head, Kind};
@@ -57,7 +57,7 @@ pub fn error_body(error: &ApiError) -> String {
     json!({
         "error": {
             "message": error.message,
-            "type": error_type(error),
+            "type": error_type(error.code),
             "param": error.param,
             "code": error.code.as_str(),
         }
@@ -65,9 +65,9 @@ pub fn error_body(error: &ApiError) -> String {
     .to_string()
 }
 
-/// OpenAI's coarse kind of error.
-fn error_type(error: &ApiError) -> &'static str {
-    match (error.code, error.blame()) {
+/// OpenAI's coarse kind of error: the envelope's `type`.
+pub fn error_type(code: ErrorCode) -> &'static str {
+    match (code, code.blame()) {
         (ErrorCode::Unauthenticated, _) => "authentication_error",
         (ErrorCode::PermissionDenied, _) => "permission_error",
         (ErrorCode::Overloaded | ErrorCode::Unavailable, _) => "service_unavailable_error",

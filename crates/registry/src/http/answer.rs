@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use helios_types::{Classify, ErrorCode};
 use serde::de::DeserializeOwned;
 
+use super::ROUTE_PREFIX;
 use super::wire::{ErrorBody, ErrorDetail};
 use crate::RegistryError;
 
@@ -28,11 +29,12 @@ impl IntoResponse for RegistryError {
 }
 
 pub(super) async fn no_such_route(uri: Uri) -> RegistryError {
-    RegistryError::InvalidRequest { problem: format!("no route `{}`", uri.path()), code: ErrorCode::NotFound }
+    let problem = format!("there is no route `{ROUTE_PREFIX}{}`", uri.path());
+    RegistryError::InvalidRequest { problem, code: ErrorCode::NotFound }
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> RegistryError {
-    let problem = format!("`{}` does not take {method}", uri.path());
+    let problem = format!("`{ROUTE_PREFIX}{}` does not take {method}", uri.path());
     RegistryError::InvalidRequest { problem, code: ErrorCode::MethodNotAllowed }
 }
 

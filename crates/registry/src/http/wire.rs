@@ -95,12 +95,18 @@ pub(crate) struct ErrorBody {
     pub(crate) error: ErrorDetail,
 }
 
-/// What went wrong.
+/// What went wrong: OpenAI's envelope, which these routes share on one listener with OpenAI's own, and a hint.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ErrorDetail {
     /// An [`ErrorCode`] in its text form.
     pub(crate) code: String,
     pub(crate) message: String,
+    /// OpenAI's coarse kind.
+    #[serde(default, rename = "type")]
+    pub(crate) kind: String,
+    /// Always null: messages name what is wrong.
+    #[serde(default)]
+    pub(crate) param: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
 }
@@ -108,7 +114,9 @@ pub(crate) struct ErrorDetail {
 impl From<&RegistryError> for ErrorDetail {
     fn from(error: &RegistryError) -> Self {
         let (message, hint) = error.message_and_hint();
-        Self { code: error.code().as_str().to_owned(), message, hint }
+        let code = error.code();
+        let kind = helios_api::openai::error_type(code).to_owned();
+        Self { code: code.as_str().to_owned(), message, kind, param: None, hint }
     }
 }
 
