@@ -103,19 +103,17 @@ fn a_blob_with_a_flipped_bit_is_never_served() {
 fn a_full_disk_is_a_clear_error_and_the_store_stays_whole() {
     let store = store_with_model();
     let before = verb_ok(store.path(), &["list", "--json"]);
-    let binary = env!("CARGO_BIN_EXE_helios");
-    // A limit on file size is what a full disk looks like to one process; the real thing needs a file system of its own.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 20000; exec {binary} --store {} pull file:{} --as second:copy",
-        store.path().display(),
-        model_file().display()
-    );
-    std::fs::remove_dir_all(store.path().join("partial")).ok();
     let mut copy = std::fs::read(model_file()).unwrap();
     copy.push(0);
     let other = store.path().join("other.gguf");
     std::fs::write(&other, copy).unwrap();
-    let script = script.replace(&model_file().display().to_string(), &other.display().to_string());
+    // A limit on file size is what a full disk looks like to one process; the real thing needs a file system of its own.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 20000; exec {} --store {} pull file:{} --as second:copy",
+        env!("CARGO_BIN_EXE_helios"),
+        store.path().display(),
+        other.display()
+    );
     let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("space") && text.contains("hint"), "{text}");
