@@ -1,6 +1,8 @@
 //! What can go wrong in the engine: at load, at submit, and in the middle of a stream.
 
-use helios_storage::StorageError;
+use std::sync::Arc;
+
+use helios_storage::{ModelConfigError, StorageError};
 use helios_types::{Classify, ErrorCode};
 
 /// Why a model could not be loaded or a request not be served.
@@ -8,28 +10,9 @@ use helios_types::{Classify, ErrorCode};
 /// Cheap to clone, because one fault of a step is told to every request that was in it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The model's architecture or one of its features is not implemented.
-    #[error("{file}: `{field}` is `{value}`, which is not supported\nhint: supported is {supported}")]
-    Unsupported {
-        /// The file that asks for it.
-        file: String,
-        /// The field that asks for it.
-        field: String,
-        /// What it asks for.
-        value: String,
-        /// What would be accepted.
-        supported: String,
-    },
-    /// A field of the model's configuration is missing or makes no sense.
-    #[error("{file}: `{field}` {problem}")]
-    Config {
-        /// The file the field is in.
-        file: String,
-        /// The field's name as the file writes it.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// No decoder can be built from the model's configuration.
+    #[error(transparent)]
+    Config(Arc<ModelConfigError>),
     /// A tensor is missing, or does not have the shape or type that the configuration asks for.
     #[error("tensor `{tensor}` {problem}")]
     Tensor {
@@ -94,6 +77,12 @@ pub enum EngineError {
     },
 }
 
+impl From<ModelConfigError> for EngineError {
+    fn from(error: ModelConfigError) -> Self {
+        Self::Config(Arc::new(error))
+    }
+}
+
 impl From<StorageError> for EngineError {
     fn from(error: StorageError) -> Self {
         Self::Storage { code: error.code(), message: error.to_string() }
@@ -103,10 +92,9 @@ impl From<StorageError> for EngineError {
 impl Classify for EngineError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Unsupported { .. } | Self::InvalidRequest { .. } | Self::Options { .. } => {
-                ErrorCode::InvalidRequest
-            }
-            Self::Config { .. } | Self::Tensor { .. } => ErrorCode::Corrupt,
+            Self::Config(error) => error.code(),
+            Self::InvalidRequest { .. } | Self::Options { .. } => ErrorCode::InvalidRequest,
+            Self::Tensor { .. } => ErrorCode::Corrupt,
             Self::Storage { code, .. } => *code,
             Self::ContextLength { .. } => ErrorCode::ContextLengthExceeded,
             Self::QueueFull { .. } => ErrorCode::Overloaded,

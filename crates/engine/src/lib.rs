@@ -12,7 +12,6 @@
 
 mod blocks;
 mod cache_feed;
-mod config;
 mod decoder;
 mod draw;
 mod engine;
@@ -30,10 +29,10 @@ mod step_budget;
 mod weights;
 
 pub use cache_feed::{CacheChange, CacheDelta, CacheFeed};
-pub use config::{ModelConfig, NameScheme, RopeLayout};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use handle::EngineHandle;
+pub use helios_storage::{ModelConfig, NameScheme, RopeLayout};
 pub use model::Model;
 pub use options::{EngineOptions, MonotonicClock, StepObserver, StepReport};
 pub use request::{
