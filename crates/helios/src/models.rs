@@ -20,9 +20,7 @@ pub(crate) fn is_source(text: &str) -> bool {
 
 /// Opens the store under its lock.
 pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
-    let dir = config.store_dir()?.to_owned();
-    let settings = registry_config(config);
-    Ok(tokio::task::spawn_blocking(move || Registry::open(&dir, settings)).await??)
+    Ok(Registry::open(config.store_dir()?, registry_config(config)).await?)
 }
 
 fn registry_config(config: &Config) -> RegistryConfig {
@@ -43,7 +41,7 @@ pub(crate) async fn ensure(registry: &Arc<Registry>, name: &str) -> anyhow::Resu
         Ok(source) if is_source(name) => source.default_name()?,
         _ => name.parse::<ModelRef>()?,
     };
-    match registry.resolve(&reference) {
+    match registry.resolve(&reference).await {
         Ok(resolved) => Ok(resolved),
         Err(error) if error.code() == ErrorCode::ModelNotFound => {
             let mut progress = PullProgress::new();

@@ -35,7 +35,7 @@ impl Store {
     pub(crate) async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
         match self {
             Self::Server(client) => client.list().await,
-            Self::Here(registry) => Ok(registry.list()),
+            Self::Here(registry) => registry.list().await,
         }
     }
 
@@ -43,7 +43,7 @@ impl Store {
     pub(crate) async fn show(&self, model: &ModelRef) -> Result<(Resolved, Vec<TagEntry>), RegistryError> {
         match self {
             Self::Server(client) => client.model(model).await.map(|model| (model.resolved, model.history)),
-            Self::Here(registry) => Ok((registry.resolve(model)?, registry.history(model)?)),
+            Self::Here(registry) => Ok((registry.resolve(model).await?, registry.history(model).await?)),
         }
     }
 

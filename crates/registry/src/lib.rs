@@ -36,7 +36,7 @@ pub use client::{RegistryClient, RemoteModel};
 pub use config::{FetchConfig, RegistryConfig};
 pub use error::RegistryError;
 pub use gc::GcReport;
-pub use manifest::{FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, Metadata, Role, WeightFormat};
+pub use manifest::{FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, ModelFacts, Role, WeightFormat};
 pub use members::{LEASE_TTL_MAX, LeasedModel, Members, MembersSnapshot, WorkerLease, WorkerRole};
 pub use model_store::{ModelStore, RemoteStore};
 pub use progress::{Phase, Progress};

@@ -80,7 +80,7 @@ pub enum WeightFormat {
 
 /// What people ask about a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata {
+pub struct ModelFacts {
     /// The family, such as `llama`.
     pub architecture: String,
     /// Number of weights.
@@ -119,7 +119,7 @@ pub struct Manifest {
     /// The files: sources first, then those derived at import.
     pub files: Vec<FileEntry>,
     /// What people ask about it.
-    pub metadata: Metadata,
+    pub metadata: ModelFacts,
     /// What it needs of memory.
     pub profile: MemoryProfile,
 }

@@ -51,7 +51,7 @@ impl ModelStore {
     /// [`RegistryError::ModelNotFound`], or what the registry elsewhere says.
     pub async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
         match self {
-            Self::Local(registry) => registry.resolve(model),
+            Self::Local(registry) => registry.resolve(model).await,
             Self::Remote(store) => store.resolve(model).await,
         }
     }
@@ -62,7 +62,7 @@ impl ModelStore {
     /// What the registry elsewhere says.
     pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
         match self {
-            Self::Local(registry) => Ok(registry.list()),
+            Self::Local(registry) => registry.list().await,
             Self::Remote(store) => store.client.list().await,
         }
     }
@@ -73,7 +73,7 @@ impl ModelStore {
     /// [`RegistryError::UnknownDigest`], or what the registry elsewhere says.
     pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
         match self {
-            Self::Local(registry) => registry.manifest(digest),
+            Self::Local(registry) => registry.manifest(digest).await,
             Self::Remote(store) => store.client.manifest(digest).await,
         }
     }

@@ -81,7 +81,7 @@ impl Registry {
         name: Option<ModelRef>,
         report: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Resolved, RegistryError> {
-        let mut pull = self.start_pull(spec, name)?;
+        let mut pull = self.start_pull(spec, name).await?;
         loop {
             match pull.next().await? {
                 PullEvent::Progress(progress) => report(progress),
@@ -107,8 +107,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::ModelNotFound`], [`RegistryError::InvalidSource`] or [`RegistryError::InvalidReference`].
-    pub fn start_pull(self: &Arc<Self>, spec: &str, name: Option<ModelRef>) -> Result<Pull, RegistryError> {
-        let plan = self.plan(spec)?;
+    pub async fn start_pull(
+        self: &Arc<Self>,
+        spec: &str,
+        name: Option<ModelRef>,
+    ) -> Result<Pull, RegistryError> {
+        let plan = self.plan(spec).await?;
         let name = match (name, &plan) {
             (Some(name), _) => name,
             (None, Plan::Catalogue(entry)) => entry.reference(),
@@ -119,7 +123,7 @@ impl Registry {
         Ok(Pull { registry: Arc::clone(self), name, work, progress, reports: true })
     }
 
-    fn plan(&self, spec: &str) -> Result<Plan, RegistryError> {
+    async fn plan(&self, spec: &str) -> Result<Plan, RegistryError> {
         if Source::has_scheme(spec) {
             return spec.parse().map(Plan::Source);
         }
@@ -127,7 +131,10 @@ impl Registry {
             return Err(RegistryError::invalid_source(spec, "its scheme is unknown"));
         }
         let model: ModelRef = spec.parse()?;
-        catalogue::find(&model).map(Plan::Catalogue).ok_or_else(|| self.not_found(&model))
+        match catalogue::find(&model) {
+            Some(entry) => Ok(Plan::Catalogue(entry)),
+            None => Err(self.not_found(&model).await),
+        }
     }
 }
 
@@ -204,7 +211,7 @@ async fn fetch_catalogue(
     context: &Context,
     entry: &'static CatalogueModel,
 ) -> Result<Fetched, RegistryError> {
-    if let Some((digest, manifest)) = context.whole_manifest_with(&entry.digest) {
+    if let Some((digest, manifest)) = context.whole_manifest_with(&entry.digest).await {
         let source = manifest.metadata.source.clone();
         return Ok(Fetched { digest, manifest, source });
     }
@@ -243,10 +250,8 @@ async fn fetch(
     context.reporter.phase(Phase::Importing);
     let (registry, intake) = (Arc::clone(&context.registry), Arc::clone(&context.intake));
     let source = source.to_string();
-    blocking(move || {
-        let manifest = import::manifest(&intake, gathered, &source)?;
-        let (digest, manifest) = registry.add_manifest(manifest)?;
-        Ok(Fetched { digest, manifest, source })
-    })
-    .await
+    let origin = source.clone();
+    let manifest = blocking(move || import::manifest(&intake, gathered, &origin)).await?;
+    let (digest, manifest) = registry.add_manifest(manifest).await?;
+    Ok(Fetched { digest, manifest, source })
 }

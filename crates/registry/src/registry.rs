@@ -1,7 +1,7 @@
 //! The store of one folder: `blobs/`, `manifests/HEX.json`, `tags/NAME/@TAG.json` and `lock`.
 //!
 //! Files are the truth; the index in memory is read from them when the store is opened. A change is durable before it
-//! is visible. Methods that are not `async` answer from memory unless they say that they block.
+//! is visible.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -18,7 +18,7 @@ use crate::pins::{Intake, Pins};
 use crate::pull::Jobs;
 use crate::suggest::suggestion;
 use crate::tags::{self, TagEntry};
-use crate::{FileEntry, Manifest, Members, Metadata, RegistryConfig, RegistryError, Role, files};
+use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files};
 
 /// A content-addressed store of models, open under an exclusive lock.
 #[derive(Debug)]
@@ -61,23 +61,27 @@ pub struct ModelSummary {
     /// When the tag was last moved, in milliseconds since 1970.
     pub changed_at: u64,
     /// What people ask about it.
-    pub metadata: Metadata,
+    pub metadata: ModelFacts,
 }
 
 impl Registry {
-    /// Opens the store in `dir`, creating it if need be, and reads its index. Blocks: O(manifests and tags).
+    /// Opens the store in `dir`, creating it if need be, and reads its index. O(manifests and tags).
     ///
     /// # Errors
     /// [`RegistryError::StoreInUse`] if another process has it open; [`RegistryError::Storage`].
-    pub fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
-        files::create_dir(dir)?;
-        let lock = DirLock::acquire(dir).map_err(|error| in_use(dir, error))?;
+    pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
+        let dir = dir.to_owned();
+        blocking(move || Self::open_blocking(dir, config)).await
+    }
+
+    fn open_blocking(dir: PathBuf, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
+        files::create_dir(&dir)?;
+        let lock = DirLock::acquire(&dir).map_err(|error| in_use(&dir, error))?;
         // Nobody else can be using what an earlier process left: the lock is held.
-        files::remove_dir(&downloads_dir(dir))?;
-        let index = load_index(dir)?;
+        files::remove_dir(&downloads_dir(&dir))?;
+        let index = load_index(&dir)?;
         Ok(Arc::new(Self {
-            dir: dir.to_owned(),
-            blobs: Arc::new(BlobStore::open(dir)?),
+            blobs: Arc::new(BlobStore::open(&dir)?),
             pins: Arc::default(),
             index: RwLock::new(index),
             changes: Mutex::default(),
@@ -85,6 +89,7 @@ impl Registry {
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             config,
+            dir,
             _lock: lock,
         }))
     }
@@ -103,7 +108,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::ModelNotFound`] with the nearest known name.
-    pub fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+    pub async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let index = self.index();
         let reference = index.canonical(model).ok_or_else(|| not_found(&index, model))?;
         let current = index.history(&reference).and_then(<[TagEntry]>::last);
@@ -118,14 +123,17 @@ impl Registry {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn hand_out(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
-        let resolved = self.resolve(model)?;
+    pub async fn hand_out(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+        let resolved = self.resolve(model).await?;
         self.index_mut().hand_out(&resolved.digest, Clock.now());
         Ok(resolved)
     }
 
     /// The models, ordered by name and tag.
-    pub fn list(&self) -> Vec<ModelSummary> {
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
         let index = self.index();
         let summary = |(reference, history): (&ModelRef, &[TagEntry])| {
             let current = history.last()?;
@@ -138,14 +146,14 @@ impl Registry {
                 metadata: manifest.metadata.clone(),
             })
         };
-        index.tags().filter_map(summary).collect()
+        Ok(index.tags().filter_map(summary).collect())
     }
 
     /// What a tag pointed to, oldest first.
     ///
     /// # Errors
     /// [`RegistryError::ModelNotFound`].
-    pub fn history(&self, model: &ModelRef) -> Result<Vec<TagEntry>, RegistryError> {
+    pub async fn history(&self, model: &ModelRef) -> Result<Vec<TagEntry>, RegistryError> {
         let index = self.index();
         let reference = index.canonical(model).ok_or_else(|| not_found(&index, model))?;
         Ok(index.history(&reference).unwrap_or_default().to_vec())
@@ -155,7 +163,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::UnknownDigest`].
-    pub fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
+    pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
         self.index()
             .manifest(digest)
             .ok_or(RegistryError::UnknownDigest { kind: "manifest", digest: *digest })
@@ -166,7 +174,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::ModelNotFound`]; [`RegistryError::Storage`].
     pub async fn tag(self: &Arc<Self>, from: &ModelRef, to: &ModelRef) -> Result<Resolved, RegistryError> {
-        let resolved = self.resolve(from)?;
+        let resolved = self.resolve(from).await?;
         let source = resolved.reference.to_string();
         self.point(to.clone(), resolved.digest, resolved.manifest, source).await
     }
@@ -212,12 +220,12 @@ impl Registry {
     }
 
     /// What the manifests say of a blob.
-    pub(crate) fn blob_info(&self, digest: &Digest) -> Result<BlobInfo, RegistryError> {
+    pub(crate) async fn blob_info(&self, digest: &Digest) -> Result<BlobInfo, RegistryError> {
         self.index().blob(digest).ok_or(RegistryError::UnknownDigest { kind: "blob", digest: *digest })
     }
 
     /// The error for a name that is not here.
-    pub(crate) fn not_found(&self, model: &ModelRef) -> RegistryError {
+    pub(crate) async fn not_found(&self, model: &ModelRef) -> RegistryError {
         not_found(&self.index(), model)
     }
 
@@ -241,16 +249,31 @@ impl Registry {
         .await
     }
 
-    /// Makes a manifest durable and known; its blobs are pinned by the caller. Blocks.
-    pub(crate) fn add_manifest(&self, manifest: Manifest) -> Result<(Digest, Arc<Manifest>), RegistryError> {
-        let bytes = manifest.to_bytes();
-        let digest = digest_of(&bytes);
-        let _changes = self.changes();
-        if let Some(known) = self.index().manifest(&digest) {
-            return Ok((digest, known));
-        }
-        helios_storage::write_atomic(&manifest_path(&self.dir, &digest), &bytes)?;
-        Ok((digest, self.index_mut().insert_manifest(digest, manifest)))
+    /// Makes a manifest durable and known; its blobs are pinned by the caller.
+    pub(crate) async fn add_manifest(
+        self: &Arc<Self>,
+        manifest: Manifest,
+    ) -> Result<(Digest, Arc<Manifest>), RegistryError> {
+        let registry = Arc::clone(self);
+        blocking(move || {
+            let bytes = manifest.to_bytes();
+            let digest = digest_of(&bytes);
+            let _changes = registry.changes();
+            if let Some(known) = registry.index().manifest(&digest) {
+                return Ok((digest, known));
+            }
+            helios_storage::write_atomic(&manifest_path(&registry.dir, &digest), &bytes)?;
+            Ok((digest, registry.index_mut().insert_manifest(digest, manifest)))
+        })
+        .await
+    }
+
+    /// The newest manifest that has this blob among its files.
+    pub(crate) async fn manifest_with(
+        &self,
+        blob: &Digest,
+    ) -> Result<Option<(Digest, Arc<Manifest>)>, RegistryError> {
+        Ok(self.index().manifest_with(blob))
     }
 
     /// An intake for one pull.

@@ -66,7 +66,9 @@ pub(super) async fn gather(
 /// Brings the file into the store, unless it is there already. Transient failures are tried again, without end as long
 /// as each attempt brings enough.
 pub(super) async fn download(context: &Context, remote: &Remote) -> Result<BlobInfo, RegistryError> {
-    if let Some(info) = remote.digest.and_then(|digest| context.adopt(&digest)) {
+    if let Some(digest) = remote.digest
+        && let Some(info) = context.adopt(&digest).await
+    {
         return Ok(info);
     }
     let config = context.registry.fetcher().config();

@@ -74,14 +74,14 @@ impl Context {
     }
 
     /// Pins a blob that is here, and says what is known of it.
-    fn adopt(&self, digest: &Digest) -> Option<BlobInfo> {
-        let info = self.registry.blob_info(digest).ok()?;
+    async fn adopt(&self, digest: &Digest) -> Option<BlobInfo> {
+        let info = self.registry.blob_info(digest).await.ok()?;
         self.intake.adopt(*digest).then_some(info)
     }
 
     /// A version with that file whose files are all here; they are pinned.
-    pub(crate) fn whole_manifest_with(&self, blob: &Digest) -> Option<(Digest, Arc<Manifest>)> {
-        let (digest, manifest) = self.registry.index().manifest_with(blob)?;
+    pub(crate) async fn whole_manifest_with(&self, blob: &Digest) -> Option<(Digest, Arc<Manifest>)> {
+        let (digest, manifest) = self.registry.manifest_with(blob).await.ok()??;
         let is_whole = manifest.blobs().all(|blob| self.intake.adopt(*blob));
         is_whole.then_some((digest, manifest))
     }

@@ -31,7 +31,9 @@ pub(super) async fn gather(
     expected: Option<&Expected>,
 ) -> Result<Gathered, RegistryError> {
     let name = file_name(path);
-    if let Some(info) = expected.and_then(|expected| context.adopt(&expected.digest)) {
+    if let Some(expected) = expected
+        && let Some(info) = context.adopt(&expected.digest).await
+    {
         return Ok(Gathered::one(name, info));
     }
     let config = context.registry.fetcher().config();

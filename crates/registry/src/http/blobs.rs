@@ -22,7 +22,7 @@ pub(super) async fn manifest(
     State(registry): State<Arc<Registry>>,
     Segment(digest): Segment<Digest>,
 ) -> Result<Response, RegistryError> {
-    let manifest = registry.manifest(&digest)?;
+    let manifest = registry.manifest(&digest).await?;
     Ok(([(CONTENT_TYPE, "application/json")], manifest.to_bytes()).into_response())
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn blob(
     Segment(digest): Segment<Digest>,
     headers: HeaderMap,
 ) -> Result<Response, RegistryError> {
-    let info = registry.blob_info(&digest)?;
+    let info = registry.blob_info(&digest).await?;
     let bytes = Bytes::from_owner(registry.blob_by_info(info).await?);
     let common = [(ACCEPT_RANGES, "bytes".to_owned()), (ETAG, format!("\"{}\"", digest.hex()))];
     let requested =

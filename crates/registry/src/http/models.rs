@@ -20,17 +20,17 @@ use crate::{GcReport, Progress, Pull, PullEvent, Registry, RegistryError};
 /// other.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-pub(super) async fn list(State(registry): State<Arc<Registry>>) -> Json<Models> {
-    Json(Models { models: registry.list() })
+pub(super) async fn list(State(registry): State<Arc<Registry>>) -> Result<Json<Models>, RegistryError> {
+    Ok(Json(Models { models: registry.list().await? }))
 }
 
 pub(super) async fn show(
     State(registry): State<Arc<Registry>>,
     Query(query): Query<ModelQuery>,
 ) -> Result<Json<Model>, RegistryError> {
-    let resolved = registry.hand_out(&query.model)?;
+    let resolved = registry.hand_out(&query.model).await?;
     Ok(Json(Model {
-        history: registry.history(&resolved.reference)?,
+        history: registry.history(&resolved.reference).await?,
         model: resolved.reference,
         digest: resolved.digest,
         manifest: (*resolved.manifest).clone(),
@@ -69,7 +69,8 @@ pub(super) async fn pull(
         (Some(spec), None) | (None, Some(spec)) => spec,
         _ => return Err(invalid_request("the body of a pull has either `model` or `source`")),
     };
-    let following = Following { pull: registry.start_pull(&spec, body.name)?, latest: Progress::default() };
+    let following =
+        Following { pull: registry.start_pull(&spec, body.name).await?, latest: Progress::default() };
     let lines = stream::unfold(Some(following), |following| async { Some(following?.next_line().await) });
     let body = axum::body::Body::from_stream(lines);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())

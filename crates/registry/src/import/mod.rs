@@ -12,7 +12,7 @@ use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::TensorType;
 
 use crate::fetch::{Gathered, GatheredFile};
-use crate::manifest::{FileEntry, MANIFEST_SCHEMA, Metadata, Role, WeightFormat};
+use crate::manifest::{FileEntry, MANIFEST_SCHEMA, ModelFacts, Role, WeightFormat};
 use crate::pins::Intake;
 use crate::{Manifest, RegistryError, token_table};
 
@@ -53,7 +53,7 @@ pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Res
     let mut entries: Vec<FileEntry> = gathered.files.iter().map(entry).collect();
     entries.extend(derive(intake, &described)?);
     let profile = profile::memory(&described.config, &described.checkpoint);
-    let metadata = Metadata {
+    let metadata = ModelFacts {
         architecture: described.config.architecture.clone(),
         parameters: described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),
         context_tokens: described.config.context_tokens as u64,

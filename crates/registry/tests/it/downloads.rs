@@ -22,7 +22,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     let file = models::gguf(1.0);
     let origin = Origin::start(file.clone(), Manner::Cuts { after: 1000, times: 3 }).await;
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let resolved = pull(&registry, &origin.url()).await.expect("pulled");
     assert_served(&registry, &resolved, &file).await;
     let ranges: Vec<Option<String>> = origin.asked().into_iter().map(|asked| asked.range).collect();
@@ -36,15 +36,15 @@ async fn a_pull_of_a_later_process_resumes_what_an_earlier_one_left() {
     let origin = Origin::start(file.clone(), Manner::Cuts { after: 5000, times: 1000 }).await;
     let place = Place::new();
     let impatient = || FetchConfig { attempts_max: 1, ..FetchConfig::default() };
-    let registry = place.open_with(impatient());
+    let registry = place.open_with(impatient()).await;
     let error = pull(&registry, &origin.url()).await.expect_err("cut");
     assert_eq!(error.code(), ErrorCode::Upstream);
     assert!(!error.to_string().contains("secret"), "{error}");
-    assert!(registry.list().is_empty());
+    assert!(registry.list().await.expect("a list").is_empty());
     drop(registry);
 
     origin.behave(Manner::Honest);
-    let registry = place.open_with(impatient());
+    let registry = place.open_with(impatient()).await;
     let resolved = pull(&registry, &origin.url()).await.expect("resumed");
     assert_served(&registry, &resolved, &file).await;
     let last = origin.asked().pop().and_then(|asked| asked.range).expect("a range");
@@ -56,7 +56,7 @@ async fn a_pull_of_a_later_process_resumes_what_an_earlier_one_left() {
 async fn a_file_that_changed_in_between_comes_whole() {
     let place = Place::new();
     let origin = Origin::start(models::gguf(1.0), Manner::Cuts { after: 5000, times: 1000 }).await;
-    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() });
+    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() }).await;
     pull(&registry, &origin.url()).await.expect_err("cut");
     let changed = models::gguf(2.0);
     origin.serve(changed.clone());
@@ -70,7 +70,7 @@ async fn a_file_that_changed_between_two_attempts_is_not_put_together_from_both(
     let place = Place::new();
     let changed = models::gguf(2.0);
     let origin = Origin::start(models::gguf(1.0), Manner::Changes(changed.clone())).await;
-    let registry = place.open();
+    let registry = place.open().await;
     let resolved = pull(&registry, &origin.url()).await.expect("pulled");
     assert_served(&registry, &resolved, &changed).await;
     assert!(origin.asked().iter().any(|asked| asked.range.is_some()));
@@ -81,7 +81,7 @@ async fn an_origin_without_ranges_is_read_from_the_start() {
     let place = Place::new();
     let file = models::gguf(1.0);
     let origin = Origin::start(file.clone(), Manner::Cuts { after: 5000, times: 1000 }).await;
-    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() });
+    let registry = place.open_with(FetchConfig { attempts_max: 1, ..FetchConfig::default() }).await;
     pull(&registry, &origin.url()).await.expect_err("cut");
     origin.behave(Manner::NoRanges);
     let resolved = pull(&registry, &origin.url()).await.expect("pulled");
@@ -92,7 +92,7 @@ async fn an_origin_without_ranges_is_read_from_the_start() {
 async fn origins_that_stall_or_lie_give_clear_errors_and_leave_no_model() {
     let place = Place::new();
     let fetch = FetchConfig { attempts_max: 2, file_bytes_max: 1 << 20, ..FetchConfig::default() };
-    let registry = place.open_with(fetch);
+    let registry = place.open_with(fetch).await;
     for (manner, says) in [
         (Manner::Stalls, "stalled"),
         (Manner::Overpromises, "failed"),
@@ -108,7 +108,7 @@ async fn origins_that_stall_or_lie_give_clear_errors_and_leave_no_model() {
         let error = pull(&registry, &origin.url()).await.expect_err(says);
         assert_eq!(error.code(), ErrorCode::Upstream, "{manner:?}: {error}");
         assert!(error.to_string().contains(says), "{manner:?}: {error}");
-        assert!(registry.list().is_empty());
+        assert!(registry.list().await.expect("a list").is_empty());
     }
 }
 
@@ -139,7 +139,7 @@ async fn the_hub_gets_the_token_and_other_hosts_do_not() {
     let hub = Origin::start(Vec::new(), Manner::Redirects(elsewhere.url())).await;
     hub.list(hub_listing("tiny.gguf", &file, None));
     let place = Place::new();
-    let registry = place.open_with(hub_config(&hub));
+    let registry = place.open_with(hub_config(&hub)).await;
     let resolved = pull(&registry, "hf:org/repo@refs/pr/1").await.expect("pulled");
     assert_eq!(resolved.reference.to_string(), "org/repo:refs-pr-1");
     assert_eq!(resolved.manifest.metadata.licence.as_deref(), Some("mit"));
@@ -157,7 +157,7 @@ async fn a_hub_file_that_is_not_what_the_list_says_is_refused() {
     let file = models::gguf(1.0);
     let hub = Origin::start(file.clone(), Manner::Honest).await;
     let place = Place::new();
-    let registry = place.open_with(hub_config(&hub));
+    let registry = place.open_with(hub_config(&hub)).await;
     hub.list(hub_listing("tiny.gguf", &file, Some("0".repeat(64))));
     let error = pull(&registry, "hf:org/repo").await.expect_err("another digest");
     assert!(error.to_string().contains("digest"), "{error}");
@@ -169,7 +169,7 @@ async fn a_hub_file_that_is_not_what_the_list_says_is_refused() {
     assert!(error.to_string().contains("unsafe file name"), "{error}");
     let error = pull(&registry, "hf:org/repo#other.gguf").await.expect_err("no such file");
     assert!(error.to_string().contains("other.gguf") || error.to_string().contains("unsafe"), "{error}");
-    assert!(registry.list().is_empty());
+    assert!(registry.list().await.expect("a list").is_empty());
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn many_who_ask_for_the_same_share_one_download() {
     let file = models::gguf(1.0);
     let origin = Origin::start(file, Manner::Honest).await;
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let url = origin.url();
     let pulls = (0..8).map(|index| {
         let name = format!("copy:v{index}").parse().expect("a name");
@@ -188,7 +188,7 @@ async fn many_who_ask_for_the_same_share_one_download() {
         result.expect("pulled");
     }
     assert_eq!(origin.asked().len(), 1);
-    assert_eq!(registry.list().len(), 8);
+    assert_eq!(registry.list().await.expect("a list").len(), 8);
 }
 
 #[tokio::test]
@@ -196,19 +196,20 @@ async fn a_pull_outlives_all_but_the_last_who_follow_it() {
     let file = models::gguf(1.0);
     let origin = Origin::start(file.clone(), Manner::Honest).await;
     let place = Place::new();
-    let registry = place.open();
-    let mut first = registry.start_pull(&origin.url(), None).expect("begun");
-    let mut second = registry.start_pull(&origin.url(), None).expect("joined");
+    let registry = place.open().await;
+    let mut first = registry.start_pull(&origin.url(), None).await.expect("begun");
+    let mut second = registry.start_pull(&origin.url(), None).await.expect("joined");
     first.next().await.expect("an event");
     drop(first);
     while !matches!(second.next().await.expect("an event"), helios_registry::PullEvent::Done(_)) {}
-    assert_eq!(registry.list().len(), 1);
+    assert_eq!(registry.list().await.expect("a list").len(), 1);
 
     let abandoned = Origin::start(file, Manner::Stalls).await;
-    let mut pull = registry.start_pull(&abandoned.url(), Some("x".parse().expect("a name"))).expect("begun");
+    let mut pull =
+        registry.start_pull(&abandoned.url(), Some("x".parse().expect("a name"))).await.expect("begun");
     pull.next().await.expect("an event");
     drop(pull);
     moment().await;
     registry.gc().await.expect("collected beside what was abandoned");
-    assert_eq!(registry.list().len(), 1);
+    assert_eq!(registry.list().await.expect("a list").len(), 1);
 }

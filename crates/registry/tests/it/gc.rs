@@ -14,13 +14,13 @@ fn name(text: &str) -> ModelRef {
 #[tokio::test]
 async fn only_what_nobody_needs_is_collected() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     for (stem, fill) in [("kept", 1.0), ("held", 2.0), ("leased", 3.0), ("gone", 4.0)] {
         let file = place.write(&format!("{stem}.gguf"), &models::gguf(fill));
         registry.import(&file, None, &mut |_| {}).await.expect(stem);
     }
-    let held = registry.resolve(&name("held")).expect("held");
-    let leased = registry.resolve(&name("leased")).expect("leased").digest;
+    let held = registry.resolve(&name("held")).await.expect("held");
+    let leased = registry.resolve(&name("leased")).await.expect("leased").digest;
     let lease = WorkerLease {
         id: "w".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
@@ -37,14 +37,14 @@ async fn only_what_nobody_needs_is_collected() {
     assert_eq!((report.manifests_removed, report.manifests_kept), (1, 3));
     // The weights of `gone`; its small files are those of the others.
     assert_eq!((report.blobs_removed, report.bytes_freed), (1, models::gguf(4.0).len() as u64));
-    for manifest in [held.manifest.clone(), registry.manifest(&leased).expect("leased")] {
+    for manifest in [held.manifest.clone(), registry.manifest(&leased).await.expect("leased")] {
         registry.derived_bytes(&manifest, Role::Weights).await.expect("still here");
     }
 
     registry.members().leave("w");
     drop(held);
     assert_eq!(registry.gc().await.expect("collected").manifests_removed, 2);
-    registry.resolve(&name("kept")).expect("kept");
+    registry.resolve(&name("kept")).await.expect("kept");
     let again = registry.gc().await.expect("collected");
     assert_eq!((again.manifests_removed, again.blobs_removed, again.bytes_freed), (0, 0, 0));
 }
@@ -54,7 +54,7 @@ async fn only_what_nobody_needs_is_collected() {
 async fn no_read_fails_beside_pull_remove_and_collection() {
     const ROUNDS: usize = 40;
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let files = [1.0, 2.0].map(|fill| place.write(&format!("m{fill}.gguf"), &models::gguf(fill)));
     let pulls = async {
         for round in 0..ROUNDS {
@@ -70,7 +70,7 @@ async fn no_read_fails_beside_pull_remove_and_collection() {
     };
     let reads = async {
         for _ in 0..ROUNDS * 4 {
-            let Ok(resolved) = registry.resolve(&name("m")) else {
+            let Ok(resolved) = registry.resolve(&name("m")).await else {
                 tokio::task::yield_now().await;
                 continue;
             };

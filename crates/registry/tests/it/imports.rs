@@ -16,7 +16,7 @@ fn name(text: &str) -> ModelRef {
 #[tokio::test]
 async fn a_gguf_file_becomes_a_model_with_derived_files() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let file = place.write("tiny.gguf", &models::gguf(0.5));
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     assert_eq!(resolved.reference.to_string(), "tiny:latest");
@@ -46,7 +46,7 @@ async fn a_gguf_file_becomes_a_model_with_derived_files() {
 #[tokio::test]
 async fn hugging_face_folders_become_models_whole_and_in_shards() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     for (folder, shards) in [("one", 1), ("three", 3)] {
         models::hugging_face(&place.path(folder), shards);
         let resolved = registry.import(&place.path(folder), None, &mut |_| {}).await.expect(folder);
@@ -66,7 +66,7 @@ async fn hugging_face_folders_become_models_whole_and_in_shards() {
 #[tokio::test]
 async fn files_that_are_no_model_are_refused_and_leave_nothing() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let whole = models::gguf(0.5);
     let foreign = models::gguf_of("mamba", 0.5);
     let mut flipped = whole.clone();
@@ -90,7 +90,7 @@ async fn files_that_are_no_model_are_refused_and_leave_nothing() {
     let error = registry.import(&folder, None, &mut |_| {}).await.expect_err("no tokenizer");
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 
-    assert!(registry.list().is_empty());
+    assert!(registry.list().await.expect("a list").is_empty());
     registry.gc().await.expect("collected");
     assert_eq!(fs::read_dir(place.store().join("blobs/sha256")).expect("blobs").count(), 0);
     let file = place.write("good.gguf", &whole);

@@ -30,11 +30,11 @@ impl Place {
         self.path("store")
     }
 
-    pub(crate) fn open(&self) -> Arc<Registry> {
-        self.open_with(FetchConfig::default())
+    pub(crate) async fn open(&self) -> Arc<Registry> {
+        self.open_with(FetchConfig::default()).await
     }
 
-    pub(crate) fn open_with(&self, fetch: FetchConfig) -> Arc<Registry> {
+    pub(crate) async fn open_with(&self, fetch: FetchConfig) -> Arc<Registry> {
         let fetch = FetchConfig {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
@@ -43,9 +43,9 @@ impl Place {
         };
         let config = RegistryConfig { fetch, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
         loop {
-            match Registry::open(&self.store(), config.clone()) {
+            match Registry::open(&self.store(), config.clone()).await {
                 // A process that another test has just forked holds our lock until it runs its own program.
-                Err(RegistryError::StoreInUse { .. }) => std::thread::yield_now(),
+                Err(RegistryError::StoreInUse { .. }) => tokio::task::yield_now().await,
                 result => return result.expect("the store opens"),
             }
         }

@@ -25,7 +25,7 @@ async fn serve(router: Router) -> String {
 }
 
 async fn registry_with_model(place: &Place) -> (Arc<Registry>, RegistryClient) {
-    let registry = place.open();
+    let registry = place.open().await;
     let file = place.write("tiny.gguf", &models::gguf(1.0));
     registry.import(&file, Some(name("org/tiny:v1")), &mut |_| {}).await.expect("imported");
     let address = serve(http::router(Arc::clone(&registry))).await;
@@ -37,17 +37,17 @@ async fn everything_the_store_does_can_be_asked_over_http() {
     let place = Place::new();
     let (registry, client) = registry_with_model(&place).await;
     let model = client.model(&name("org/tiny:v1")).await.expect("a model");
-    let local = registry.resolve(&name("org/tiny:v1")).expect("resolved");
+    let local = registry.resolve(&name("org/tiny:v1")).await.expect("resolved");
     assert_eq!((model.resolved.digest, &*model.resolved.manifest), (local.digest, &*local.manifest));
-    assert_eq!(model.history, registry.history(&name("org/tiny:v1")).expect("history"));
+    assert_eq!(model.history, registry.history(&name("org/tiny:v1")).await.expect("history"));
     assert_eq!(client.manifest(&local.digest).await.expect("a manifest"), local.manifest);
-    assert_eq!(client.list().await.expect("a list"), registry.list());
+    assert_eq!(client.list().await.expect("a list"), registry.list().await.expect("a list"));
 
     let other = place.write("other.gguf", &models::gguf(2.0));
     let mut reports = 0;
     let spec = format!("file:{}", other.display());
     let pulled = client.pull(&spec, Some(name("other:v2")), &mut |_| reports += 1).await.expect("pulled");
-    assert_eq!(pulled.digest, registry.resolve(&name("other:v2")).expect("resolved").digest);
+    assert_eq!(pulled.digest, registry.resolve(&name("other:v2")).await.expect("resolved").digest);
     client.tag(&name("other:v2"), &name("other:v3")).await.expect("tagged");
     client.remove(&name("other:v2")).await.expect("removed");
     assert_eq!(client.gc().await.expect("collected").manifests_removed, 0);
@@ -86,7 +86,7 @@ async fn blobs_come_verified_by_map_on_this_host_and_by_download_elsewhere() {
 async fn a_partial_blob_is_finished_with_a_range() {
     let place = Place::new();
     let (registry, client) = registry_with_model(&place).await;
-    let resolved = registry.resolve(&name("org/tiny:v1")).expect("resolved");
+    let resolved = registry.resolve(&name("org/tiny:v1")).await.expect("resolved");
     let info = resolved.manifest.required(Role::Weights).expect("weights").blob;
     let far = Arc::new(BlobStore::open(&place.path("far")).expect("a cache"));
     let mut writer = far.writer(&info.digest.hex()).expect("a writer");
@@ -121,7 +121,7 @@ async fn leases_are_kept_and_waited_for_over_http() {
 #[tokio::test]
 async fn without_the_token_nothing_is_said() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let token = Secret::from("right".to_owned());
     let address = serve(http::require_token(http::router(registry), Some(token.clone()))).await;
     for token in [None, Some(Secret::from("wrong".to_owned()))] {
@@ -135,7 +135,7 @@ async fn without_the_token_nothing_is_said() {
 #[tokio::test]
 async fn requests_that_a_page_could_send_or_that_make_no_sense_are_refused_in_json() {
     let place = Place::new();
-    let address = serve(http::router(place.open())).await;
+    let address = serve(http::router(place.open().await)).await;
     let url = |path: &str| format!("{address}/registry/v1/{path}");
     let client = reqwest::Client::new();
     let digest = format!("blobs/sha256:{}", "0".repeat(64));

