@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
 use crate::registry::manifest_path;
-use crate::{Registry, RegistryError, files};
+use crate::{Registry, RegistryError};
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Registry {
             GcReport { manifests_removed: unneeded.len(), manifests_kept, ..GcReport::default() };
         // Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
         for digest in &unneeded {
-            files::remove(&manifest_path(self.dir(), digest))?;
+            self.files().remove(&manifest_path(self.dir(), digest))?;
         }
         for (digest, size) in self.blobs().list()? {
             if !live.contains(&digest) {

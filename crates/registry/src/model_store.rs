@@ -40,7 +40,6 @@ impl ModelStore {
     /// # Errors
     /// [`RegistryError::Storage`] if the cache cannot be opened.
     pub fn remote(client: RegistryClient, cache_dir: &Path) -> Result<Self, RegistryError> {
-        crate::files::create_dir(cache_dir)?;
         let cache = Arc::new(BlobStore::open(cache_dir)?);
         Ok(Self::Remote(Arc::new(RemoteStore { client, cache, shared: Mutex::default() })))
     }

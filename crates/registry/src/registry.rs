@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use helios_runtime::Clock;
-use helios_storage::{Blob, BlobInfo, BlobStore, DirLock, StorageError};
+use helios_storage::{Blob, BlobInfo, BlobStore, DirLock, Disk, DurableFiles, RealDisk, StorageError};
 use helios_types::{Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,7 @@ use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryEr
 pub struct Registry {
     dir: PathBuf,
     config: RegistryConfig,
+    files: DurableFiles,
     blobs: Arc<BlobStore>,
     pins: Arc<Pins>,
     index: RwLock<Index>,
@@ -70,18 +71,35 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::StoreInUse`] if another process has it open; [`RegistryError::Storage`].
     pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
-        let dir = dir.to_owned();
-        blocking(move || Self::open_blocking(dir, config)).await
+        Self::open_on(Arc::new(RealDisk), dir, config).await
     }
 
-    fn open_blocking(dir: PathBuf, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
-        files::create_dir(&dir)?;
-        let lock = DirLock::acquire(&dir).map_err(|error| in_use(&dir, error))?;
+    /// As [`open`](Self::open), on any disk.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: RegistryConfig,
+    ) -> Result<Arc<Self>, RegistryError> {
+        let dir = dir.to_owned();
+        blocking(move || Self::open_blocking(disk, dir, config)).await
+    }
+
+    fn open_blocking(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        config: RegistryConfig,
+    ) -> Result<Arc<Self>, RegistryError> {
+        let lock = DirLock::acquire_on(&*disk, &dir).map_err(|error| in_use(&dir, error))?;
+        let files = DurableFiles::new(Arc::clone(&disk));
         // Nobody else can be using what an earlier process left: the lock is held.
-        files::remove_dir(&downloads_dir(&dir))?;
-        let index = load_index(&dir)?;
+        files.remove_dir(&downloads_dir(&dir))?;
+        let index = load_index(&files, &dir)?;
         Ok(Arc::new(Self {
-            blobs: Arc::new(BlobStore::open(&dir)?),
+            files,
+            blobs: Arc::new(BlobStore::open_on(disk, &dir)?),
             pins: Arc::default(),
             index: RwLock::new(index),
             changes: Mutex::default(),
@@ -191,7 +209,7 @@ impl Registry {
                 let index = registry.index();
                 index.canonical(&model).ok_or_else(|| not_found(&index, &model))?
             };
-            files::remove(&tags::path(&registry.tags_dir(), &reference))?;
+            registry.files.remove(&tags::path(&registry.tags_dir(), &reference))?;
             registry.index_mut().remove_tag(&reference);
             Ok(())
         })
@@ -242,7 +260,7 @@ impl Registry {
             let _changes = registry.changes();
             let history = registry.index().history(&reference).unwrap_or_default().to_vec();
             let entry = TagEntry { digest, at: Clock.unix_ms(), source };
-            let history = tags::append(&registry.tags_dir(), &reference, &history, entry)?;
+            let history = tags::append(&registry.files, &registry.tags_dir(), &reference, &history, entry)?;
             registry.index_mut().set_tag(reference.clone(), history);
             Ok(Resolved { reference, digest, manifest })
         })
@@ -262,7 +280,7 @@ impl Registry {
             if let Some(known) = registry.index().manifest(&digest) {
                 return Ok((digest, known));
             }
-            helios_storage::write_atomic(&manifest_path(&registry.dir, &digest), &bytes)?;
+            registry.files.write_atomic(&manifest_path(&registry.dir, &digest), &bytes)?;
             Ok((digest, registry.index_mut().insert_manifest(digest, manifest)))
         })
         .await
@@ -297,6 +315,10 @@ impl Registry {
         &self.config
     }
 
+    pub(crate) fn files(&self) -> &DurableFiles {
+        &self.files
+    }
+
     pub(crate) fn blobs(&self) -> &BlobStore {
         &self.blobs
     }
@@ -324,34 +346,34 @@ impl Registry {
 }
 
 /// Reads manifests and tags, creating their folders. A manifest whose bytes are not its name's is logged and left out.
-fn load_index(dir: &Path) -> Result<Index, RegistryError> {
+fn load_index(files: &DurableFiles, dir: &Path) -> Result<Index, RegistryError> {
     let mut index = Index::default();
     let manifests = dir.join("manifests");
     let tags = dir.join("tags");
     for folder in [&manifests, &tags] {
-        files::create_dir(folder)?;
+        files.create_dir(folder)?;
     }
-    helios_storage::remove_stale_temporaries(&manifests)?;
-    for path in files::list(&manifests, false)? {
-        match load_manifest(&path) {
+    files.remove_stale_temporaries(&manifests)?;
+    for path in files.list(&manifests, false)? {
+        match load_manifest(files, &path) {
             Ok(Some((digest, manifest))) => drop(index.insert_manifest(digest, manifest)),
             Ok(None) => {}
             Err(error) => tracing::error!(path = %path.display(), %error, "a manifest is ignored"),
         }
     }
-    for (reference, history) in tags::load_all(&tags)? {
+    for (reference, history) in tags::load_all(files, &tags)? {
         index.set_tag(reference, history);
     }
     Ok(index)
 }
 
 /// The manifest in a file; `None` if the file's name is not a manifest's.
-fn load_manifest(path: &Path) -> Result<Option<(Digest, Manifest)>, RegistryError> {
+fn load_manifest(files: &DurableFiles, path: &Path) -> Result<Option<(Digest, Manifest)>, RegistryError> {
     let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
     let Some(digest) = stem.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else {
         return Ok(None);
     };
-    let bytes = files::read(path)?;
+    let bytes = files::read(files, path)?;
     parse_manifest(&digest, &bytes).map(|manifest| Some((digest, manifest)))
 }
 

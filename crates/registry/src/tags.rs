@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use helios_storage::DurableFiles;
 use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
 
@@ -36,11 +37,14 @@ fn reference_of(tags: &Path, path: &Path) -> Option<ModelRef> {
 }
 
 /// Every history in the folder; files that are none are logged and left alone.
-pub(crate) fn load_all(tags: &Path) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
+pub(crate) fn load_all(
+    files: &DurableFiles,
+    tags: &Path,
+) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
     let mut histories = Vec::new();
-    for path in files::list(tags, true)? {
+    for path in files.list(tags, true)? {
         let Some(reference) = reference_of(tags, &path) else { continue };
-        let bytes = files::read(&path)?;
+        let bytes = files::read(files, &path)?;
         match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
             Ok(history) if !history.is_empty() => histories.push((reference, history)),
             Ok(_) => tracing::error!(path = %path.display(), "a tag file is empty and ignored"),
@@ -54,6 +58,7 @@ pub(crate) fn load_all(tags: &Path) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, Re
 
 /// Writes a history with one more entry, unless the tag points there already; returns it.
 pub(crate) fn append(
+    files: &DurableFiles,
     tags: &Path,
     reference: &ModelRef,
     history: &[TagEntry],
@@ -66,8 +71,9 @@ pub(crate) fn append(
     let history: Vec<TagEntry> = kept.iter().cloned().chain([entry]).collect();
     let bytes = serde_json::to_vec(&history).expect("invariant: a history has only string keys");
     let path = path(tags, reference);
-    files::create_dir(path.parent().unwrap_or(tags))?;
-    helios_storage::write_atomic(&path, &bytes)?;
+    let folder = path.parent().unwrap_or(tags);
+    files.create_dir(folder)?;
+    files.write_atomic(&path, &bytes)?;
     Ok(history)
 }
 

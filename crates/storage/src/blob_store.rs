@@ -4,20 +4,22 @@
 //! Any number of processes may write and read one store at the same time: names appear whole, by rename, and equal
 //! names mean equal bytes.
 
-use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use helios_types::Digest;
 
+use crate::disk::{Disk, DiskFile, OpenMode, RealDisk};
 use crate::durable::{self, StagedFile};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
-use crate::verified::{FileIdentity, VerifiedFiles};
+use crate::verified::VerifiedFiles;
 use crate::{Blob, BlobInfo, BlobWriter, StorageError};
 
 /// A folder of blobs.
 #[derive(Debug)]
 pub struct BlobStore {
+    disk: Arc<dyn Disk>,
     blobs: PathBuf,
     partial: PathBuf,
     quarantine: PathBuf,
@@ -30,23 +32,41 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`] or [`StorageError::StorageFull`].
     pub fn open(root: &Path) -> Result<Self, StorageError> {
+        Self::open_on(Arc::new(RealDisk), root)
+    }
+
+    /// As [`open`](Self::open), on any disk.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
         let store = Self {
+            disk,
             blobs: root.join("blobs/sha256"),
             partial: root.join("partial"),
             quarantine: root.join("quarantine"),
             verified: VerifiedFiles::default(),
         };
+        let disk = &*store.disk;
         for dir in [&store.blobs, &store.partial, &store.quarantine] {
-            durable::create_dir(dir)?;
+            durable::create_dir(disk, dir)?;
         }
-        durable::sync_dir(root)?;
-        durable::remove_stale_temporaries(&store.partial)?;
+        // A process that was killed between a change of a name and its fsync left names that the next one relies on.
+        for dir in [durable::parent(root), root, durable::parent(&store.blobs), &store.blobs] {
+            durable::sync_dir(disk, dir)?;
+        }
+        durable::remove_stale_temporaries(disk, &store.partial)?;
         Ok(store)
+    }
+
+    /// The disk that holds it.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Whether a whole blob of that name is there; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+        self.disk.status(&self.path(digest)).is_ok_and(|status| !status.is_dir)
     }
 
     /// Where the blob is, or would be.
@@ -62,7 +82,7 @@ impl BlobStore {
     /// then is moved to the quarantine; [`StorageError::BlobMismatch`] if only `info` is wrong; [`StorageError::Io`].
     pub fn get(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
         let path = self.path(&info.digest);
-        let file = match File::open(&path) {
+        let file = match self.disk.open(&path, OpenMode::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StorageError::BlobMissing { digest: info.digest });
             }
@@ -72,16 +92,16 @@ impl BlobStore {
             let path = &path;
             move |error| StorageError::io(action, path, error)
         };
-        let identity = FileIdentity::of(&file.metadata().map_err(failed("inspect"))?);
-        if !self.verified.covers(identity, info) {
-            self.verify(&file, info)?;
-            self.verified.insert(identity, info);
+        let status = file.status().map_err(failed("inspect"))?;
+        if !self.verified.covers(status, info) {
+            self.verify(&*file, info)?;
+            self.verified.insert(status, info);
         }
-        Blob::map(&file).map_err(failed("map"))
+        file.map().map_err(failed("map"))
     }
 
     /// Reads the file (not its map: a failing disk is then an error, not a signal) and compares it with `info`.
-    fn verify(&self, file: &File, info: &BlobInfo) -> Result<(), StorageError> {
+    fn verify(&self, file: &dyn DiskFile, info: &BlobInfo) -> Result<(), StorageError> {
         let path = self.path(&info.digest);
         let mut hasher = blake3::Hasher::new();
         let read = hashing::for_each_chunk(file, |chunk| {
@@ -106,18 +126,18 @@ impl BlobStore {
 
     /// Blames the file, and moves it away, or the description, if the file's SHA-256 is right: a wrong manifest must not
     /// cost other models their blob.
-    fn refuse(&self, mut file: &File, digest: Digest, problem: String) -> Result<(), StorageError> {
+    fn refuse(&self, file: &dyn DiskFile, digest: Digest, problem: String) -> Result<(), StorageError> {
         let path = self.path(&digest);
         let mut hasher = BlobHasher::default();
-        let read = file.rewind().and_then(|()| hashing::for_each_chunk(file, |chunk| hasher.update(chunk)));
+        let read = hashing::for_each_chunk(file, |chunk| hasher.update(chunk));
         read.map_err(|error| StorageError::io("read", &path, error))?;
         if hasher.finish().digest == digest {
             return Err(StorageError::BlobMismatch { digest, problem });
         }
         self.verified.forget(&digest);
         let quarantine = self.quarantine.join(digest.hex());
-        if durable::is_file_at(file, &path) {
-            fs::rename(&path, &quarantine).map_err(|error| StorageError::io("move", &path, error))?;
+        if durable::is_file_at(&*self.disk, file, &path) {
+            self.disk.rename(&path, &quarantine).map_err(|error| StorageError::io("move", &path, error))?;
         }
         tracing::error!(%digest, problem, quarantine = %quarantine.display(), "a corrupt blob was moved to the quarantine");
         Err(StorageError::BlobCorrupt { digest, problem, quarantine })
@@ -128,8 +148,11 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`] or [`StorageError::StorageFull`]; nothing is left behind.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
-        let staged = StagedFile::temporary(&self.partial)?;
-        staged.file().write_all(bytes).map_err(|error| StorageError::io("write", staged.path(), error))?;
+        let staged = StagedFile::temporary(&self.disk, &self.partial)?;
+        staged
+            .file()
+            .write_all_at(bytes, 0)
+            .map_err(|error| StorageError::io("write", staged.path(), error))?;
         let mut hasher = BlobHasher::default();
         hasher.update(bytes);
         self.persist(staged, hasher.finish())
@@ -144,9 +167,9 @@ impl BlobStore {
         if !is_key(key) {
             return Err(StorageError::InvalidKey { key: crate::format::shorten(key) });
         }
-        let staged = match StagedFile::resumable(&self.partial.join(key))? {
+        let staged = match StagedFile::resumable(&self.disk, &self.partial.join(key))? {
             Some(staged) => staged,
-            None => StagedFile::temporary(&self.partial)?,
+            None => StagedFile::temporary(&self.disk, &self.partial)?,
         };
         BlobWriter::resume(staged, self.blobs.clone())
     }
@@ -157,11 +180,13 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`] or [`StorageError::StorageFull`]; nothing is left behind.
     pub fn import_file(&self, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<BlobInfo, StorageError> {
-        let source = File::open(path).map_err(|error| StorageError::io("open", path, error))?;
-        let staged = StagedFile::temporary(&self.partial)?;
-        let info = match rustix::fs::ioctl_ficlone(staged.file(), &source) {
-            Ok(()) => hash_with_progress(&staged, progress)?,
-            Err(_) => copy_with_progress(&source, path, &staged, progress)?,
+        let source = self.disk.open(path, OpenMode::Read);
+        let source = source.map_err(|error| StorageError::io("open", path, error))?;
+        let staged = StagedFile::temporary(&self.disk, &self.partial)?;
+        let info = if shares_extents(&*source, staged.file()) {
+            hash_with_progress(&staged, progress)?
+        } else {
+            copy_with_progress(&*source, path, &staged, progress)?
         };
         self.persist(staged, info)
     }
@@ -177,11 +202,11 @@ impl BlobStore {
     /// [`StorageError::Io`].
     pub fn list(&self) -> Result<Vec<(Digest, u64)>, StorageError> {
         let mut blobs = Vec::new();
-        for path in durable::files_in(&self.blobs)? {
+        for path in durable::files_in(&*self.disk, &self.blobs)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else { continue };
-            match fs::metadata(&path) {
-                Ok(metadata) => blobs.push((digest, metadata.len())),
+            match self.disk.status(&path) {
+                Ok(status) => blobs.push((digest, status.size)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(StorageError::io("inspect", &path, error)),
             }
@@ -198,7 +223,8 @@ impl BlobStore {
         let path = self.path(digest);
         self.verified.forget(digest);
         // Not fsynced: a blob that comes back after a crash is found by the next collection.
-        match fs::metadata(&path).and_then(|metadata| fs::remove_file(&path).map(|()| metadata.len())) {
+        let status = self.disk.status(&path);
+        match status.and_then(|status| self.disk.remove_file(&path).map(|()| status.size)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             result => result.map_err(|error| StorageError::io("remove", &path, error)),
         }
@@ -211,8 +237,8 @@ impl BlobStore {
     pub fn remove_leftovers(&self) -> Result<u64, StorageError> {
         let mut freed = 0;
         for dir in [&self.partial, &self.quarantine] {
-            for path in durable::files_in(dir)? {
-                freed += durable::remove_unless_locked(&path)?.unwrap_or(0);
+            for path in durable::files_in(&*self.disk, dir)? {
+                freed += durable::remove_unless_locked(&*self.disk, &path)?.unwrap_or(0);
             }
         }
         Ok(freed)
@@ -236,9 +262,15 @@ fn hash_with_progress(staged: &StagedFile, progress: &mut dyn FnMut(u64)) -> Res
     Ok(hasher.finish())
 }
 
+/// Lets `copy` share the extents of `source`; false where the file system cannot.
+fn shares_extents(source: &dyn DiskFile, copy: &dyn DiskFile) -> bool {
+    let (Some(source), Some(copy)) = (source.system_file(), copy.system_file()) else { return false };
+    rustix::fs::ioctl_ficlone(copy, source).is_ok()
+}
+
 /// Copies `source` into a staged file; what is hashed is what is written.
 fn copy_with_progress(
-    source: &File,
+    source: &dyn DiskFile,
     source_path: &Path,
     staged: &StagedFile,
     progress: &mut dyn FnMut(u64),
@@ -246,13 +278,14 @@ fn copy_with_progress(
     let mut hasher = BlobHasher::default();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
-        let length = hashing::read_chunk(source, &mut buffer);
+        let length = source.read_at(&mut buffer, hasher.size());
         let length = length.map_err(|error| StorageError::io("read", source_path, error))?;
         if length == 0 {
             return Ok(hasher.finish());
         }
         let chunk = &buffer[..length];
-        staged.file().write_all(chunk).map_err(|error| StorageError::io("write", staged.path(), error))?;
+        let written = staged.file().write_all_at(chunk, hasher.size());
+        written.map_err(|error| StorageError::io("write", staged.path(), error))?;
         hasher.update(chunk);
         progress(hasher.size());
     }

@@ -1,6 +1,5 @@
 //! A blob that arrives in pieces: hashed as it is written, resumable until it is committed.
 
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use helios_types::Digest;
@@ -56,8 +55,8 @@ impl BlobWriter {
     /// Makes the blob durable and gives it its name.
     ///
     /// # Errors
-    /// [`StorageError::DigestMismatch`] if it is not the expected one, which discards it; [`StorageError::StorageFull`]
-    /// or [`StorageError::Io`], which keep it for a later writer.
+    /// [`StorageError::DigestMismatch`] if it is not the expected one, or an fsync that fails, which discard it;
+    /// another [`StorageError::StorageFull`] or [`StorageError::Io`] keeps it for a later writer.
     pub fn commit(self, expected: Option<Digest>) -> Result<BlobInfo, StorageError> {
         // A write that failed half-way may have left bytes behind the position.
         self.truncate()?;

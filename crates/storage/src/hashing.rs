@@ -1,11 +1,12 @@
 //! A blob's two hashes, computed in one pass: SHA-256 is its name, the BLAKE3 root is what reads are checked against.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::disk::DiskFile;
 
 /// Bytes read and hashed at a time: large enough that system calls do not count, small enough for the L2 cache.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -51,23 +52,17 @@ impl BlobHasher {
     }
 }
 
-/// Fills as much of `buffer` as one read gives; 0 at the end of the file.
-pub(crate) fn read_chunk(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// Hands `file` to `each` in chunks, from its current position to its end.
-pub(crate) fn for_each_chunk(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+/// Hands `file` to `each` in chunks, from its beginning to its end.
+pub(crate) fn for_each_chunk(file: &dyn DiskFile, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
     loop {
-        match read_chunk(file, &mut buffer)? {
+        match file.read_at(&mut buffer, offset)? {
             0 => return Ok(()),
-            length => each(&buffer[..length]),
+            length => {
+                each(&buffer[..length]);
+                offset += length as u64;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helios_runtime::Clock;
-use helios_storage::{BlobInfo, BlobWriter, StorageError};
+use helios_storage::{BlobInfo, BlobWriter, DurableFiles, StorageError};
 use helios_types::Digest;
 use zip::ZipArchive;
 
@@ -64,7 +64,8 @@ async fn watch_growth(context: &Context, requirement: &str, dir: &Path) -> Infal
         let folder = dir.to_owned();
         // pip renames and removes files while they are counted.
         let bytes = blocking(move || {
-            Ok(files::list(&folder, true)?.iter().filter_map(|path| files::size(path).ok()).sum())
+            let files = DurableFiles::default();
+            Ok(files.list(&folder, true)?.iter().filter_map(|path| files.size(path).ok()).sum())
         });
         if let Ok(bytes) = bytes.await {
             context.reporter.file(Phase::Downloading, requirement, bytes, None);
@@ -75,7 +76,7 @@ async fn watch_growth(context: &Context, requirement: &str, dir: &Path) -> Infal
 
 /// The one wheel that pip left.
 fn the_wheel(dir: &Path, subject: &str) -> Result<std::path::PathBuf, RegistryError> {
-    let files = files::list(dir, false)?;
+    let files = DurableFiles::default().list(dir, false)?;
     let mut wheels =
         files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
     match (wheels.next(), wheels.next()) {

@@ -11,3 +11,4 @@ mod durability;
 mod gguf;
 mod gguf_builder;
 mod safetensors;
+mod simulated_disk;
