@@ -1,14 +1,17 @@
 //! A registry elsewhere, over HTTP. Errors are those of the registry there, with their codes and hints.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use helios_storage::{Blob, BlobInfo, BlobStore};
 use helios_types::{Digest, ModelRef};
+use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
-use http::{Method, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +20,10 @@ use crate::blocking::blocking;
 use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody};
+use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{
-    GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved, Secret, TagEntry,
-    WorkerLease, registry,
+    FetchConfig, GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved,
+    Secret, TagEntry, WorkerLease, registry,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of one line of a pull's progress.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Bytes gathered before they go to the file.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// A registry elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -197,36 +199,17 @@ impl RegistryClient {
     }
 
     async fn download(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<(), RegistryError> {
-        let opening = Arc::clone(store);
-        let mut writer = blocking(move || Ok(opening.writer(&info.digest.hex())?)).await?;
-        if writer.len() > info.size {
-            writer.restart()?;
-        }
-        let mut request = self.client.get(self.url(&["blobs", &info.digest.to_string()], &[]));
-        if writer.len() > 0 {
-            request = request.header(RANGE, format!("bytes={}-", writer.len()));
-        }
-        let whole = writer.len() == info.size && info.size > 0;
-        let mut response = if whole { None } else { Some(self.send(request).await?) };
-        if response.as_ref().is_some_and(|response| response.status() != StatusCode::PARTIAL_CONTENT) {
-            writer.restart()?;
-        }
-        let mut buffer = BytesMut::with_capacity(WRITE_BYTES);
-        while let Some(answer) = &mut response {
-            let chunk = answer.chunk().await.map_err(|error| self.unreachable(&error))?;
-            let ended = chunk.is_none();
-            buffer.extend_from_slice(&chunk.unwrap_or_default());
-            if writer.len() + buffer.len() as u64 > info.size {
-                return Err(self.no_answer(format!("blob {} has more than {} bytes", info.digest, info.size)));
-            }
-            if ended || buffer.len() >= WRITE_BYTES {
-                let bytes = std::mem::take(&mut buffer);
-                writer = blocking(move || writer.write(&bytes).map(|()| writer).map_err(Into::into)).await?;
-            }
-            if ended {
-                response = None;
-            }
-        }
+        let limits = FetchConfig::default();
+        let transfer = Transfer {
+            origin: &RemoteBlob { client: self, digest: info.digest },
+            blobs: store,
+            limits: &limits,
+            address: String::new(),
+            digest: Some(info.digest),
+            size: Some(info.size),
+            report: &|_, _| {},
+        };
+        let writer = transfer::download(&transfer).await?;
         blocking(move || Ok(writer.commit(Some(info.digest)).map(drop)?)).await
     }
 
@@ -309,5 +292,36 @@ impl RegistryClient {
 
     fn no_answer(&self, problem: String) -> RegistryError {
         RegistryError::RegistryUnreachable { url: self.base.to_string(), problem }
+    }
+}
+
+/// A blob of a registry elsewhere.
+struct RemoteBlob<'a> {
+    client: &'a RegistryClient,
+    digest: Digest,
+}
+
+impl Origin for RemoteBlob<'_> {
+    fn shown(&self) -> String {
+        self.client.url(&["blobs", &self.digest.to_string()], &[]).to_string()
+    }
+
+    fn kind(&self) -> SourceKind {
+        SourceKind::Registry
+    }
+
+    fn open<'a>(
+        &'a self,
+        range: Range<u64>,
+        _validator: Option<&'a HeaderValue>,
+    ) -> BoxFuture<'a, Result<Answer, RegistryError>> {
+        async move {
+            let url = self.client.url(&["blobs", &self.digest.to_string()], &[]);
+            let request = self.client.client.get(url).header(RANGE, range_header(&range));
+            let response = self.client.send(request).await?;
+            let client = self.client.clone();
+            Answer::of_http(&self.shown(), &range, response, move |error| client.unreachable(error))
+        }
+        .boxed()
     }
 }

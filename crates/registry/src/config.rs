@@ -33,8 +33,12 @@ pub struct FetchConfig {
     pub attempts_max: u32,
     /// Wait before the second attempt; doubles with each.
     pub backoff_min: Duration,
-    /// Longest wait between attempts, also where the origin asks for a longer one.
+    /// Longest wait between attempts where the origin does not ask for a longer one.
     pub backoff_max: Duration,
+    /// Longest wait that an origin may ask for (`Retry-After`, `RateLimit`); a longer one is an error.
+    pub retry_after_max: Duration,
+    /// Ranges of one file fetched at a time, of 4 MiB each.
+    pub ranges: usize,
     /// Bytes of one model file.
     pub file_bytes_max: u64,
 }
@@ -60,6 +64,8 @@ impl Default for FetchConfig {
             attempts_max: 5,
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(20),
+            retry_after_max: Duration::from_secs(300),
+            ranges: 8,
             file_bytes_max: 1 << 42,
         }
     }

@@ -196,7 +196,8 @@ impl RegistryError {
     /// Whether a download that failed so may go on where it stopped.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::OriginUnreachable { .. } => true,
+            Self::OriginUnreachable { .. } | Self::RegistryUnreachable { .. } => true,
+            Self::Remote { code, .. } => matches!(code, ErrorCode::Overloaded | ErrorCode::Unavailable),
             Self::OriginStatus { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }

@@ -43,7 +43,7 @@ impl Intake {
     }
 
     /// The store behind it.
-    pub(crate) fn blobs(&self) -> &BlobStore {
+    pub(crate) fn blobs(&self) -> &Arc<BlobStore> {
         &self.blobs
     }
 

@@ -18,6 +18,7 @@ use crate::pins::{Intake, Pins};
 use crate::pull::Jobs;
 use crate::suggest::suggestion;
 use crate::tags::{self, TagEntry};
+use crate::transfer::Turns;
 use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files};
 
 /// A content-addressed store of models, open under an exclusive lock.
@@ -34,6 +35,7 @@ pub struct Registry {
     members: Arc<Members>,
     fetcher: Fetcher,
     jobs: Jobs,
+    turns: Turns,
     _lock: DirLock,
 }
 
@@ -106,6 +108,7 @@ impl Registry {
             members: Arc::new(Members::new(config.members_rebuild)),
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
+            turns: Turns::default(),
             config,
             dir,
             _lock: lock,
@@ -333,6 +336,10 @@ impl Registry {
 
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Where wheels lie while they are unpacked.

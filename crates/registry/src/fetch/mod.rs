@@ -6,6 +6,7 @@ mod local;
 mod origin;
 mod pip;
 mod pypi;
+mod rate_limit;
 mod selection;
 
 use std::sync::Arc;

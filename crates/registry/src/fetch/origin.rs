@@ -4,13 +4,12 @@
 //! else, and so that nothing falls back from TLS to plain text.
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
-};
+use helios_runtime::Clock;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Response, Url};
 
+use super::rate_limit;
 use crate::config::FetchConfig;
 use crate::{RegistryError, Secret};
 
@@ -41,7 +40,6 @@ impl Fetcher {
         let built = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(self.config.connect_timeout)
-            .read_timeout(self.config.stall_timeout)
             .user_agent(concat!("helios/", env!("CARGO_PKG_VERSION")))
             .build();
         let client =
@@ -56,7 +54,17 @@ impl Fetcher {
         bearer: Option<&Secret>,
         headers: &HeaderMap,
     ) -> Result<Response, RegistryError> {
-        let mut next = url.clone();
+        self.get_redirected(url, url.clone(), bearer, headers).await
+    }
+
+    /// As [`get`](Self::get), beginning at `next`, where an earlier redirect from `url` led.
+    pub(crate) async fn get_redirected(
+        &self,
+        url: &Url,
+        mut next: Url,
+        bearer: Option<&Secret>,
+        headers: &HeaderMap,
+    ) -> Result<Response, RegistryError> {
         for _ in 0..=REDIRECTS_MAX {
             let mut headers = headers.clone();
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -64,7 +72,9 @@ impl Fetcher {
                 headers.insert(AUTHORIZATION, authorization(bearer)?);
             }
             let request = self.client()?.get(next.clone()).headers(headers);
-            let response = request.send().await.map_err(|error| unreachable(&next, &error))?;
+            let sent = Clock.timeout(self.config.stall_timeout, request.send()).await;
+            let response =
+                sent.map_err(|_elapsed| stalled(&next))?.map_err(|error| unreachable(&next, &error))?;
             if !response.status().is_redirection() {
                 return refuse_encoding(&next, response);
             }
@@ -85,7 +95,13 @@ impl Fetcher {
     ) -> Result<Vec<u8>, RegistryError> {
         let mut response = check_status(url, self.get(url, bearer, &HeaderMap::new()).await?)?;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
+        let stall = self.config.stall_timeout;
+        while let Some(chunk) = Clock
+            .timeout(stall, response.chunk())
+            .await
+            .map_err(|_elapsed| stalled(url))?
+            .map_err(|error| unreachable(url, &error))?
+        {
             if body.len() + chunk.len() > bytes_max {
                 let problem = format!("an answer over {bytes_max} bytes");
                 return Err(RegistryError::OriginLied { url: shown(url), problem });
@@ -117,6 +133,10 @@ pub(crate) fn unreachable(url: &Url, error: &reqwest::Error) -> RegistryError {
     RegistryError::OriginUnreachable { url: shown(url), problem: causes(error) }
 }
 
+fn stalled(url: &Url) -> RegistryError {
+    RegistryError::OriginUnreachable { url: shown(url), problem: "it stalled".to_owned() }
+}
+
 /// The innermost cause of a client error, or what kind of time ran out.
 pub(crate) fn causes(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -145,13 +165,8 @@ pub(crate) fn check_status(url: &Url, response: Response) -> Result<Response, Re
         400..500 => "check the source; the origin refuses this request",
         _ => "the origin has a problem of its own; pull again later",
     };
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Err(RegistryError::OriginStatus {
-        url: shown(url),
-        status: status.as_u16(),
-        hint,
-        retry_after: retry_after.map(Duration::from_secs),
-    })
+    let retry_after = rate_limit::retry_after(response.headers());
+    Err(RegistryError::OriginStatus { url: shown(url), status: status.as_u16(), hint, retry_after })
 }
 
 /// Only plain bytes are taken: what is compressed on the way has no known size.

@@ -25,9 +25,10 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     let registry = place.open().await;
     let resolved = pull(&registry, &origin.url()).await.expect("pulled");
     assert_served(&registry, &resolved, &file).await;
-    let ranges: Vec<Option<String>> = origin.asked().into_iter().map(|asked| asked.range).collect();
-    assert_eq!(ranges[0], None);
-    assert!(ranges.len() >= 2 && ranges[1..].iter().all(Option::is_some), "{ranges:?}");
+    let starts: Vec<usize> = origin.asked().iter().filter_map(|asked| Some(asked.bytes()?.start)).collect();
+    assert_eq!(starts[0], 0);
+    assert!(starts.len() >= 2 && starts.is_sorted() && starts[1] > 0, "{starts:?}");
+    assert!(origin.asked()[1..].iter().all(|asked| asked.if_range.is_some()));
 }
 
 #[tokio::test]
@@ -47,9 +48,8 @@ async fn a_pull_of_a_later_process_resumes_what_an_earlier_one_left() {
     let registry = place.open_with(impatient()).await;
     let resolved = pull(&registry, &origin.url()).await.expect("resumed");
     assert_served(&registry, &resolved, &file).await;
-    let last = origin.asked().pop().and_then(|asked| asked.range).expect("a range");
-    let start: usize = last.trim_start_matches("bytes=").trim_end_matches('-').parse().expect("a number");
-    assert!(start > 0 && start <= 5000, "{last}");
+    let last = origin.asked().pop().and_then(|asked| asked.bytes()).expect("a range");
+    assert!(last.start > 0 && last.start <= 5000, "{last:?}");
 }
 
 #[tokio::test]
@@ -88,28 +88,121 @@ async fn an_origin_without_ranges_is_read_from_the_start() {
     assert_served(&registry, &resolved, &file).await;
 }
 
+/// A file of several pieces: a model, and bytes behind it that differ everywhere.
+fn large_gguf(bytes: usize) -> Vec<u8> {
+    let mut file = models::gguf(1.0);
+    let mut state = 1_u64;
+    file.resize_with(bytes, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    file
+}
+
 #[tokio::test]
-async fn origins_that_stall_or_lie_give_clear_errors_and_leave_no_model() {
+async fn a_large_file_comes_in_parallel_ranges_and_each_byte_once() {
+    let file = large_gguf(27 << 20);
+    let together = Manner::Together(Arc::new(tokio::sync::Barrier::new(3)));
+    let origin = Origin::start(file.clone(), together).await;
+    let place = Place::new();
+    let registry = place.open_with(FetchConfig { ranges: 4, ..FetchConfig::default() }).await;
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &file).await;
+    let mut ranges: Vec<_> = origin.asked().iter().filter_map(|asked| asked.bytes()).collect();
+    ranges.sort_by_key(|range| range.start);
+    assert_eq!(ranges.len(), 7);
+    assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "{ranges:?}");
+    assert!(origin.asked()[1..].iter().all(|asked| asked.if_range.is_some()));
+}
+
+#[tokio::test]
+async fn ranges_that_break_off_cost_what_is_missing_and_nothing_else() {
+    let file = large_gguf(27 << 20);
+    let origin = Origin::start(file.clone(), Manner::Cuts { after: 3 << 20, times: 4 }).await;
+    let place = Place::new();
+    let registry = place.open().await;
+    let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+    assert_served(&registry, &resolved, &file).await;
+    let asked: usize = origin.asked().iter().filter_map(|asked| Some(asked.bytes()?.len())).sum();
+    assert!(asked <= file.len() + 4 * (1 << 20) + 4, "{asked} bytes asked for");
+}
+
+#[tokio::test]
+async fn an_origin_that_limits_is_asked_again_when_it_says() {
+    let file = models::gguf(1.0);
+    let place = Place::new();
+    let registry = place
+        .open_with(FetchConfig {
+            retry_after_max: std::time::Duration::from_secs(1),
+            ..FetchConfig::default()
+        })
+        .await;
+    for header in [("retry-after", "0"), ("ratelimit", "\"api\";r=0;t=1")] {
+        let origin = Origin::start(file.clone(), Manner::Refuses { times: 2, header }).await;
+        pull(&registry, &origin.url()).await.expect("patience helps");
+        assert_eq!(origin.asked().len(), 3, "{header:?}");
+    }
+    let header = ("retry-after", "3600");
+    let origin = Origin::start(file, Manner::Refuses { times: 2, header }).await;
+    let error = pull(&registry, &origin.url()).await.expect_err("too long");
+    assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(3600)));
+    assert_eq!(origin.asked().len(), 1);
+}
+
+/// A pull from an origin of that manner fails, says so, and leaves no model.
+async fn assert_refused(manner: Manner, says: &str) {
     let place = Place::new();
     let fetch = FetchConfig { attempts_max: 2, file_bytes_max: 1 << 20, ..FetchConfig::default() };
     let registry = place.open_with(fetch).await;
-    for (manner, says) in [
-        (Manner::Stalls, "stalled"),
-        (Manner::Overpromises, "failed"),
-        (Manner::Endless, "more than the 1048576 bytes"),
-        (Manner::Compresses, "gzip"),
-        (Manner::Status(404), "answered 404"),
-        (Manner::Status(401), "HF_TOKEN"),
-        (Manner::Status(503), "answered 503"),
-        (Manner::Redirects("ftp://127.0.0.1/x".to_owned()), "less safe"),
-        (Manner::Redirects("/tiny.gguf".to_owned()), "redirects"),
-    ] {
-        let origin = Origin::start(models::gguf(1.0), manner.clone()).await;
-        let error = pull(&registry, &origin.url()).await.expect_err(says);
-        assert_eq!(error.code(), ErrorCode::Upstream, "{manner:?}: {error}");
-        assert!(error.to_string().contains(says), "{manner:?}: {error}");
-        assert!(registry.list().await.expect("a list").is_empty());
-    }
+    let origin = Origin::start(models::gguf(1.0), manner.clone()).await;
+    let error = pull(&registry, &origin.url()).await.expect_err(says);
+    assert_eq!(error.code(), ErrorCode::Upstream, "{manner:?}: {error}");
+    assert!(error.to_string().contains(says), "{manner:?}: {error}");
+    assert!(registry.list().await.expect("a list").is_empty());
+}
+
+#[tokio::test]
+async fn an_origin_that_stalls_is_given_up() {
+    assert_refused(Manner::Stalls, "stalled").await;
+}
+
+#[tokio::test]
+async fn an_origin_that_drips_is_given_up() {
+    assert_refused(Manner::Drips, "it drips").await;
+}
+
+#[tokio::test]
+async fn an_origin_that_sends_forever_is_cut_off() {
+    assert_refused(Manner::Endless, "more than the 1048576 bytes").await;
+    assert_refused(Manner::LongRange, "more than the").await;
+}
+
+#[tokio::test]
+async fn an_origin_that_lies_about_the_length_is_refused() {
+    assert_refused(Manner::Overpromises, "failed").await;
+}
+
+#[tokio::test]
+async fn an_origin_that_sends_another_range_is_refused() {
+    assert_refused(Manner::OtherRange, "another range").await;
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_never_unpacked() {
+    assert_refused(Manner::Compresses, "gzip").await;
+}
+
+#[tokio::test]
+async fn redirects_in_a_circle_or_to_less_safety_are_not_followed() {
+    assert_refused(Manner::Redirects("/tiny.gguf".to_owned()), "more than 10 redirects").await;
+    assert_refused(Manner::Redirects("ftp://127.0.0.1/x".to_owned()), "less safe").await;
+}
+
+#[tokio::test]
+async fn an_origin_s_refusal_says_what_to_do() {
+    assert_refused(Manner::Status(404), "answered 404").await;
+    assert_refused(Manner::Status(401), "HF_TOKEN").await;
+    assert_refused(Manner::Status(503), "answered 503").await;
 }
 
 fn hub_listing(file: &str, bytes: &[u8], digest: Option<String>) -> serde_json::Value {
@@ -189,6 +282,23 @@ async fn many_who_ask_for_the_same_share_one_download() {
     }
     assert_eq!(origin.asked().len(), 1);
     assert_eq!(registry.list().await.expect("a list").len(), 8);
+}
+
+#[tokio::test]
+async fn one_digest_is_fetched_once_whatever_it_is_called() {
+    let file = models::gguf(1.0);
+    let hub = Origin::start(file.clone(), Manner::Honest).await;
+    let digest: String = {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    hub.list(hub_listing("tiny.gguf", &file, Some(digest)));
+    let place = Place::new();
+    let registry = place.open_with(hub_config(&hub)).await;
+    let (first, second) = tokio::join!(pull(&registry, "hf:org/one"), pull(&registry, "hf:org/two"));
+    assert_served(&registry, &first.expect("pulled"), &file).await;
+    assert_served(&registry, &second.expect("pulled"), &file).await;
+    assert_eq!(hub.asked().iter().filter(|asked| asked.path.contains("/resolve/")).count(), 1);
 }
 
 #[tokio::test]

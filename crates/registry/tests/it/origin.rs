@@ -1,6 +1,7 @@
 //! An origin on loopback that serves one file, well or badly, and remembers what it was asked.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,16 @@ pub(crate) enum Manner {
     Redirects(String),
     /// An error status.
     Status(u16),
+    /// First refuses so often, with this header; then honest.
+    Refuses { times: usize, header: (&'static str, &'static str) },
+    /// A byte now and then.
+    Drips,
+    /// Another range than the one asked for.
+    OtherRange,
+    /// A range of the right name with more bytes than it has, without end.
+    LongRange,
+    /// Answers to ranges behind the first come only when so many are open at the same time.
+    Together(Arc<tokio::sync::Barrier>),
 }
 
 /// One request, as it came.
@@ -41,7 +52,16 @@ pub(crate) enum Manner {
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) range: Option<String>,
+    pub(crate) if_range: Option<String>,
     pub(crate) authorization: Option<String>,
+}
+
+impl Asked {
+    /// The range asked for, half open.
+    pub(crate) fn bytes(&self) -> Option<std::ops::Range<usize>> {
+        let (start, last) = self.range.as_deref()?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(start.parse().ok()?..last.parse::<usize>().ok()? + 1)
+    }
 }
 
 struct Shared {
@@ -100,6 +120,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
     let asked = Asked {
         path: uri.path().to_owned(),
         range: text(header::RANGE),
+        if_range: text(header::IF_RANGE),
         authorization: text(header::AUTHORIZATION),
     };
     shared.asked.lock().expect("a lock").push(asked.clone());
@@ -108,52 +129,70 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
         return listing.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response);
     }
     let file = shared.file.lock().expect("a lock").clone();
-    let etag =
-        format!("\"{:x}\"", file.iter().fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte)));
+    let etag = format!(
+        "\"{:x}\"",
+        file.iter().step_by(997).fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte))
+    );
+    let current = next_manner(&shared);
+    let is_current = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = asked.bytes().filter(|_| is_current);
+    if let Manner::Together(all) = &current
+        && range.as_ref().is_some_and(|range| range.start > 0)
+    {
+        all.wait().await;
+    }
+    respond(&current, file, &etag, range)
+}
+
+/// How this request is answered; the next one perhaps otherwise.
+fn next_manner(shared: &Shared) -> Manner {
     let mut manner = shared.manner.lock().expect("a lock");
     let current = manner.clone();
     if let Manner::Changes(to) = &current {
         *shared.file.lock().expect("a lock") = to.clone().into();
         *manner = Manner::Honest;
     }
-    if let Manner::Cuts { times, after } = current {
-        *manner = if times > 1 { Manner::Cuts { times: times - 1, after } } else { Manner::Honest };
+    match current {
+        Manner::Cuts { times, after } if times > 1 => *manner = Manner::Cuts { times: times - 1, after },
+        Manner::Refuses { times, header } if times > 1 => {
+            *manner = Manner::Refuses { times: times - 1, header };
+        }
+        Manner::Cuts { .. } | Manner::Refuses { .. } => *manner = Manner::Honest,
+        _ => {}
     }
-    drop(manner);
-    let is_current = text(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let start = asked
-        .range
-        .filter(|_| is_current)
-        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    respond(&current, file, &etag, start)
+    current
 }
 
-fn respond(manner: &Manner, file: Bytes, etag: &str, start: Option<usize>) -> Response {
-    let length = file.len();
-    let start = start.filter(|_| !matches!(manner, Manner::NoRanges));
-    let body = match start {
-        Some(start) if start >= length => {
-            return (
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                [(header::CONTENT_RANGE, format!("bytes */{length}"))],
-            )
-                .into_response();
+fn respond(manner: &Manner, file: Bytes, etag: &str, range: Option<Range<usize>>) -> Response {
+    if let Manner::Redirects(to) = manner {
+        return (StatusCode::FOUND, [(header::LOCATION, to.clone())]).into_response();
+    }
+    let total = file.len();
+    let range = range.filter(|_| !matches!(manner, Manner::NoRanges));
+    let common = [(header::ETAG, etag.to_owned())];
+    let body = match &range {
+        Some(range) if range.start >= total => {
+            let length = [(header::CONTENT_RANGE, format!("bytes */{total}"))];
+            return (StatusCode::RANGE_NOT_SATISFIABLE, length).into_response();
         }
-        Some(start) => file.slice(start..),
+        Some(range) => file.slice(range.start..range.end.min(total)),
         None => file,
     };
-    let common = [(header::ETAG, etag.to_owned())];
+    let named = |start: usize, length: usize, total: usize| {
+        [(header::CONTENT_RANGE, format!("bytes {start}-{}/{total}", start + length - 1))]
+    };
     let promised = |length: usize| [(header::CONTENT_LENGTH, length.to_string())];
-    let whole = |body: Body, length: usize| match start {
+    // Says that `length` bytes come, of a file that is that much longer than its part.
+    let whole = |body: Body, part: usize, length: usize| match &range {
         None => (common.clone(), promised(length), body).into_response(),
-        Some(start) => {
-            let range =
-                [(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", start + length - 1, start + length))];
-            (StatusCode::PARTIAL_CONTENT, common.clone(), range, promised(length), body).into_response()
+        Some(range) => {
+            let named = named(range.start, length, total + length - part);
+            (StatusCode::PARTIAL_CONTENT, common.clone(), named, promised(length), body).into_response()
         }
     };
+    let part = body.len();
     match manner {
-        Manner::Honest | Manner::NoRanges => whole(Body::from(body.clone()), body.len()),
+        Manner::Honest | Manner::NoRanges | Manner::Together(_) => whole(Body::from(body), part, part),
         Manner::Cuts { .. } | Manner::Changes(_) => {
             let after = if let Manner::Cuts { after, .. } = manner { *after } else { body.len() / 2 };
             let first = body.slice(..after.min(body.len()));
@@ -163,25 +202,44 @@ fn respond(manner: &Manner, file: Bytes, etag: &str, start: Option<usize>) -> Re
                 tokio::task::yield_now().await;
                 part
             });
-            whole(Body::from_stream(cut), body.len())
+            whole(Body::from_stream(cut), part, part)
         }
         Manner::Stalls => {
             let first = stream::iter([Ok::<_, Infallible>(body.slice(..10))]);
-            whole(Body::from_stream(first.chain(stream::pending())), body.len())
+            whole(Body::from_stream(first.chain(stream::pending())), part, part)
         }
         Manner::Overpromises => {
             let parts = stream::iter([Ok(body.clone()), Err(std::io::Error::other("no more"))]);
-            whole(Body::from_stream(parts), body.len() + 100)
+            whole(Body::from_stream(parts), part, part + 100)
         }
-        Manner::Endless => {
-            let chunk = Bytes::from(vec![0; 1 << 16]);
-            let endless = stream::repeat_with(move || Ok::<_, Infallible>(chunk.clone()));
-            (common, Body::from_stream(endless)).into_response()
+        Manner::Endless => (common, endless()).into_response(),
+        Manner::LongRange => {
+            let range = range.unwrap_or(0..part);
+            (StatusCode::PARTIAL_CONTENT, common, named(range.start, part, total), endless()).into_response()
+        }
+        Manner::OtherRange => {
+            (StatusCode::PARTIAL_CONTENT, common, named(1, part, total + 1), promised(part), body)
+                .into_response()
+        }
+        Manner::Drips => {
+            let drops = stream::iter(body).then(|byte| async move {
+                moment().await;
+                Ok::<_, Infallible>(Bytes::copy_from_slice(&[byte]))
+            });
+            whole(Body::from_stream(drops), part, part)
+        }
+        Manner::Refuses { header: (name, value), .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, [(*name, *value)]).into_response()
         }
         Manner::Compresses => (common, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
-        Manner::Redirects(to) => (StatusCode::FOUND, [(header::LOCATION, to.clone())]).into_response(),
+        Manner::Redirects(_) => StatusCode::LOOP_DETECTED.into_response(),
         Manner::Status(status) => StatusCode::from_u16(*status).expect("a status").into_response(),
     }
+}
+
+fn endless() -> Body {
+    let chunk = Bytes::from(vec![0; 1 << 16]);
+    Body::from_stream(stream::repeat_with(move || Ok::<_, Infallible>(chunk.clone())))
 }
 
 /// Waits a moment of real time, for what has no event to wait for.
