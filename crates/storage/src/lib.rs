@@ -19,6 +19,7 @@ mod error;
 mod format;
 mod gguf;
 mod hashing;
+pub mod io;
 mod model_config;
 mod safetensors;
 mod shard_index;

@@ -10,5 +10,6 @@ mod corpus;
 mod durability;
 mod gguf;
 mod gguf_builder;
+mod io;
 mod safetensors;
 mod simulated_disk;
