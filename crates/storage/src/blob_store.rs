@@ -1,5 +1,5 @@
 //! The content-addressed store: `blobs/sha256/HEX` for whole blobs, `partial/KEY` for what is still coming,
-//! `quarantine/HEX` for files that turned out wrong.
+//! `quarantine/HEX` for files that turned out wrong, `trees/HEX` for the BLAKE3 trees that ranges are verified with.
 //!
 //! Any number of processes may write and read one store at the same time: names appear whole, by rename, and equal
 //! names mean equal bytes.
@@ -13,17 +13,17 @@ use helios_types::Digest;
 use crate::disk::{Disk, DiskFile, OpenMode, RealDisk};
 use crate::durable::{self, StagedFile};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
+use crate::layout::Layout;
+use crate::tree_cache::TreeCache;
 use crate::verified::VerifiedFiles;
-use crate::{Blob, BlobInfo, BlobWriter, StorageError};
+use crate::{Blob, BlobInfo, BlobWriter, StorageError, Tree};
 
 /// A folder of blobs.
 #[derive(Debug)]
 pub struct BlobStore {
-    disk: Arc<dyn Disk>,
-    blobs: PathBuf,
-    partial: PathBuf,
-    quarantine: PathBuf,
+    layout: Arc<Layout>,
     verified: VerifiedFiles,
+    trees: TreeCache,
 }
 
 impl BlobStore {
@@ -40,38 +40,35 @@ impl BlobStore {
     /// # Errors
     /// As there.
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
-        let store = Self {
-            disk,
-            blobs: root.join("blobs/sha256"),
-            partial: root.join("partial"),
-            quarantine: root.join("quarantine"),
-            verified: VerifiedFiles::default(),
-        };
-        let disk = &*store.disk;
-        for dir in [&store.blobs, &store.partial, &store.quarantine] {
-            durable::create_dir(disk, dir)?;
-        }
-        // A process that was killed between a change of a name and its fsync left names that the next one relies on.
-        for dir in [durable::parent(root), root, durable::parent(&store.blobs), &store.blobs] {
-            durable::sync_dir(disk, dir)?;
-        }
-        durable::remove_stale_temporaries(disk, &store.partial)?;
-        Ok(store)
+        let layout = Layout::open(disk, root)?;
+        Ok(Self { layout, verified: VerifiedFiles::default(), trees: TreeCache::default() })
     }
 
     /// The disk that holds it.
     pub fn disk(&self) -> &Arc<dyn Disk> {
-        &self.disk
+        &self.layout.disk
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn verified(&self) -> &VerifiedFiles {
+        &self.verified
+    }
+
+    pub(crate) fn trees(&self) -> &TreeCache {
+        &self.trees
     }
 
     /// Whether a whole blob of that name is there; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
-        self.disk.status(&self.path(digest)).is_ok_and(|status| !status.is_dir)
+        self.disk().status(&self.path(digest)).is_ok_and(|status| !status.is_dir)
     }
 
     /// Where the blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.blobs.join(digest.hex())
+        self.layout.blob(digest)
     }
 
     /// Maps a blob. The first time in this process, and whenever the file has changed, it is read in full and compared
@@ -82,65 +79,29 @@ impl BlobStore {
     /// then is moved to the quarantine; [`StorageError::BlobMismatch`] if only `info` is wrong; [`StorageError::Io`].
     pub fn get(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
         let path = self.path(&info.digest);
-        let file = match self.disk.open(&path, OpenMode::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StorageError::BlobMissing { digest: info.digest });
-            }
-            result => result.map_err(|error| StorageError::io("open", &path, error))?,
-        };
         let failed = |action| {
             let path = &path;
             move |error| StorageError::io(action, path, error)
         };
+        let file = self.open_blob(&info.digest)?;
         let status = file.status().map_err(failed("inspect"))?;
-        if !self.verified.covers(status, info) {
-            self.verify(&*file, info)?;
-            self.verified.insert(status, info);
+        if !self.is_verified(status, info) {
+            let tree = self.verify(&*file, info)?;
+            self.layout.keep_tree_if_lost(&info.digest, &tree);
+            self.note_verified(status, info);
         }
         file.map().map_err(failed("map"))
     }
 
-    /// Reads the file (not its map: a failing disk is then an error, not a signal) and compares it with `info`.
-    fn verify(&self, file: &dyn DiskFile, info: &BlobInfo) -> Result<(), StorageError> {
-        let path = self.path(&info.digest);
-        let mut hasher = blake3::Hasher::new();
-        let read = hashing::for_each_chunk(file, |chunk| {
-            hasher.update(chunk);
-        });
-        read.map_err(|error| StorageError::io("read", &path, error))?;
-        let root = hasher.finalize();
-        if hasher.count() == info.size && root == info.blake3 {
-            return Ok(());
+    /// The file of a blob, to be read.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Box<dyn DiskFile>, StorageError> {
+        let path = self.path(digest);
+        match self.disk().open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StorageError::BlobMissing { digest: *digest })
+            }
+            result => result.map_err(|error| StorageError::io("open", &path, error)),
         }
-        let problem = if hasher.count() == info.size {
-            format!(
-                "BLAKE3 root is {}, expected {}",
-                root.to_hex(),
-                blake3::Hash::from_bytes(info.blake3).to_hex()
-            )
-        } else {
-            format!("{} bytes, expected {}", hasher.count(), info.size)
-        };
-        self.refuse(file, info.digest, problem)
-    }
-
-    /// Blames the file, and moves it away, or the description, if the file's SHA-256 is right: a wrong manifest must not
-    /// cost other models their blob.
-    fn refuse(&self, file: &dyn DiskFile, digest: Digest, problem: String) -> Result<(), StorageError> {
-        let path = self.path(&digest);
-        let mut hasher = BlobHasher::default();
-        let read = hashing::for_each_chunk(file, |chunk| hasher.update(chunk));
-        read.map_err(|error| StorageError::io("read", &path, error))?;
-        if hasher.finish().digest == digest {
-            return Err(StorageError::BlobMismatch { digest, problem });
-        }
-        self.verified.forget(&digest);
-        let quarantine = self.quarantine.join(digest.hex());
-        if durable::is_file_at(&*self.disk, file, &path) {
-            self.disk.rename(&path, &quarantine).map_err(|error| StorageError::io("move", &path, error))?;
-        }
-        tracing::error!(%digest, problem, quarantine = %quarantine.display(), "a corrupt blob was moved to the quarantine");
-        Err(StorageError::BlobCorrupt { digest, problem, quarantine })
     }
 
     /// Stores a small blob whole.
@@ -148,14 +109,16 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`] or [`StorageError::StorageFull`]; nothing is left behind.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
-        let staged = StagedFile::temporary(&self.disk, &self.partial)?;
+        let staged = StagedFile::temporary(self.disk(), &self.layout.partial)?;
         staged
             .file()
             .write_all_at(bytes, 0)
             .map_err(|error| StorageError::io("write", staged.path(), error))?;
         let mut hasher = BlobHasher::default();
         hasher.update(bytes);
-        self.persist(staged, hasher.finish())
+        let (info, tree) = hasher.finish();
+        self.layout.settle(staged, &info, &tree)?;
+        Ok(info)
     }
 
     /// Begins a blob that arrives in pieces, or resumes the one begun under the same key by reading what is there:
@@ -167,11 +130,11 @@ impl BlobStore {
         if !is_key(key) {
             return Err(StorageError::InvalidKey { key: crate::format::shorten(key) });
         }
-        let staged = match StagedFile::resumable(&self.disk, &self.partial.join(key))? {
+        let staged = match StagedFile::resumable(self.disk(), &self.layout.partial.join(key))? {
             Some(staged) => staged,
-            None => StagedFile::temporary(&self.disk, &self.partial)?,
+            None => StagedFile::temporary(self.disk(), &self.layout.partial)?,
         };
-        BlobWriter::resume(staged, self.blobs.clone())
+        BlobWriter::resume(staged, Arc::clone(&self.layout))
     }
 
     /// Copies a file into the store (sharing its extents where the file system can) and hashes the copy in the same
@@ -180,19 +143,15 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`] or [`StorageError::StorageFull`]; nothing is left behind.
     pub fn import_file(&self, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<BlobInfo, StorageError> {
-        let source = self.disk.open(path, OpenMode::Read);
+        let source = self.disk().open(path, OpenMode::Read);
         let source = source.map_err(|error| StorageError::io("open", path, error))?;
-        let staged = StagedFile::temporary(&self.disk, &self.partial)?;
-        let info = if shares_extents(&*source, staged.file()) {
+        let staged = StagedFile::temporary(self.disk(), &self.layout.partial)?;
+        let (info, tree) = if shares_extents(&*source, staged.file()) {
             hash_with_progress(&staged, progress)?
         } else {
             copy_with_progress(&*source, path, &staged, progress)?
         };
-        self.persist(staged, info)
-    }
-
-    fn persist(&self, staged: StagedFile, info: BlobInfo) -> Result<BlobInfo, StorageError> {
-        staged.persist(&self.path(&info.digest))?;
+        self.layout.settle(staged, &info, &tree)?;
         Ok(info)
     }
 
@@ -202,10 +161,10 @@ impl BlobStore {
     /// [`StorageError::Io`].
     pub fn list(&self) -> Result<Vec<(Digest, u64)>, StorageError> {
         let mut blobs = Vec::new();
-        for path in durable::files_in(&*self.disk, &self.blobs)? {
+        for path in durable::files_in(&**self.disk(), &self.layout.blobs)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else { continue };
-            match self.disk.status(&path) {
+            match self.disk().status(&path) {
                 Ok(status) => blobs.push((digest, status.size)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(StorageError::io("inspect", &path, error)),
@@ -215,30 +174,43 @@ impl BlobStore {
         Ok(blobs)
     }
 
-    /// Deletes a blob's name and returns its size, 0 if it was not there. Whoever has it mapped keeps reading it.
+    /// Deletes a blob's name, and its tree, and returns its size, 0 if it was not there. Whoever has it mapped keeps reading it.
     ///
     /// # Errors
     /// [`StorageError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<u64, StorageError> {
-        let path = self.path(digest);
         self.verified.forget(digest);
-        // Not fsynced: a blob that comes back after a crash is found by the next collection.
-        let status = self.disk.status(&path);
-        match status.and_then(|status| self.disk.remove_file(&path).map(|()| status.size)) {
+        // Not fsynced: a blob that comes back after a crash is found by the next collection. The tree goes last and
+        // may stay: without its blob it is a leftover.
+        let size = self.remove_file(&self.path(digest))?;
+        self.remove_file(&self.layout.tree(digest))?;
+        Ok(size)
+    }
+
+    /// Deletes a file and returns its size, 0 if it was not there.
+    fn remove_file(&self, path: &Path) -> Result<u64, StorageError> {
+        let status = self.disk().status(path);
+        match status.and_then(|status| self.disk().remove_file(path).map(|()| status.size)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            result => result.map_err(|error| StorageError::io("remove", &path, error)),
+            result => result.map_err(|error| StorageError::io("remove", path, error)),
         }
     }
 
-    /// Deletes the partial blobs that no writer holds and the quarantine; returns the bytes freed.
+    /// Deletes the partial blobs that no writer holds, the quarantine, and trees without a blob; returns the bytes freed.
     ///
     /// # Errors
     /// [`StorageError::Io`].
     pub fn remove_leftovers(&self) -> Result<u64, StorageError> {
         let mut freed = 0;
-        for dir in [&self.partial, &self.quarantine] {
-            for path in durable::files_in(&*self.disk, dir)? {
-                freed += durable::remove_unless_locked(&*self.disk, &path)?.unwrap_or(0);
+        for dir in [&self.layout.partial, &self.layout.quarantine] {
+            for path in durable::files_in(&**self.disk(), dir)? {
+                freed += durable::remove_unless_locked(&**self.disk(), &path)?.unwrap_or(0);
+            }
+        }
+        for path in durable::files_in(&**self.disk(), &self.layout.trees)? {
+            let blob = self.layout.blobs.join(path.file_name().unwrap_or_default());
+            if !durable::exists(&**self.disk(), &blob)? {
+                freed += self.remove_file(&path)?;
             }
         }
         Ok(freed)
@@ -252,7 +224,10 @@ fn is_key(key: &str) -> bool {
 }
 
 /// Hashes what a staged file already holds.
-fn hash_with_progress(staged: &StagedFile, progress: &mut dyn FnMut(u64)) -> Result<BlobInfo, StorageError> {
+fn hash_with_progress(
+    staged: &StagedFile,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(BlobInfo, Tree), StorageError> {
     let mut hasher = BlobHasher::default();
     let read = hashing::for_each_chunk(staged.file(), |chunk| {
         hasher.update(chunk);
@@ -274,7 +249,7 @@ fn copy_with_progress(
     source_path: &Path,
     staged: &StagedFile,
     progress: &mut dyn FnMut(u64),
-) -> Result<BlobInfo, StorageError> {
+) -> Result<(BlobInfo, Tree), StorageError> {
     let mut hasher = BlobHasher::default();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {

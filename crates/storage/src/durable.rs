@@ -75,10 +75,17 @@ impl StagedFile {
             self.keep = false;
             return Err(StorageError::io("flush", &self.path, error));
         }
+        let disk = Arc::clone(&self.disk);
+        self.give_name(target)?;
+        sync_dir(&*disk, parent(target))
+    }
+
+    /// Gives the file its final name, replacing what bears it; a crash may lose any of it.
+    pub(crate) fn give_name(mut self, target: &Path) -> Result<(), StorageError> {
         let renamed = self.disk.rename(&self.path, target);
         renamed.map_err(|error| StorageError::io("create", target, error))?;
         self.keep = true;
-        sync_dir(&*self.disk, parent(target))
+        Ok(())
     }
 
     /// Deletes the file.
@@ -126,10 +133,26 @@ pub(crate) fn is_dir(disk: &dyn Disk, path: &Path) -> bool {
     disk.status(path).is_ok_and(|status| status.is_dir)
 }
 
+/// Whether there is anything of that name.
+pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, StorageError> {
+    match disk.status(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StorageError::io("inspect", path, error)),
+    }
+}
+
 /// Creates a folder and those above it that are missing, durably.
+///
+/// A folder that is there may have been made by a process that was killed before it synced the parent, so the parent
+/// is synced in any case; what is above it was synced by that process, or the folder would not be there.
 pub(crate) fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
     if is_dir(disk, dir) {
-        return Ok(());
+        return match disk.sync_dir(parent(dir)) {
+            // Somebody else's folder, which this process neither reads nor changes.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result.map_err(|error| StorageError::io("flush", parent(dir), error)),
+        };
     }
     create_dir(disk, parent(dir))?;
     match disk.create_dir(dir) {

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, OpenMode};
+use crate::hashing::read_exact_at;
 use crate::{RealDisk, StorageError, durable};
 
 /// The files of one disk. Cheap to clone.
@@ -71,7 +72,7 @@ impl DurableFiles {
             return Err(failed("read")(io::Error::new(io::ErrorKind::FileTooLarge, problem)));
         }
         let mut bytes = vec![0; size as usize];
-        read_exact(&*file, &mut bytes).map_err(failed("read"))?;
+        read_exact_at(&*file, &mut bytes, 0).map_err(failed("read"))?;
         Ok(bytes)
     }
 
@@ -135,18 +136,6 @@ impl DurableFiles {
     pub fn remove_stale_temporaries(&self, dir: &Path) -> Result<usize, StorageError> {
         durable::remove_stale_temporaries(&*self.0, dir)
     }
-}
-
-/// Fills `bytes` from the beginning of the file.
-fn read_exact(file: &dyn DiskFile, bytes: &mut Vec<u8>) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64)? {
-            0 => bytes.truncate(filled),
-            length => filled += length,
-        }
-    }
-    Ok(())
 }
 
 /// [`DurableFiles::write_atomic`] on the real disk.

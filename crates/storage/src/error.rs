@@ -72,6 +72,24 @@ pub enum StorageError {
         /// What came.
         actual: Digest,
     },
+    /// Bytes are not what the BLAKE3 tree of their blob says, or leaves are not the tree of a root.
+    #[error("the BLAKE3 tree refuses what came: {problem}")]
+    TreeMismatch {
+        /// What does not fit.
+        problem: String,
+    },
+    /// Bytes were asked for that a blob does not have.
+    #[error("bytes {start} to {end} of blob {digest} were asked for, which has {size}")]
+    InvalidRange {
+        /// The blob.
+        digest: Digest,
+        /// The first byte.
+        start: u64,
+        /// The byte after the last.
+        end: u64,
+        /// Bytes of the blob.
+        size: u64,
+    },
     /// Another process holds the folder.
     #[error(
         "`{}` is in use by {}\nhint: stop that process, or choose another folder",
@@ -120,11 +138,12 @@ impl Classify for StorageError {
             },
             Self::StorageFull { .. } => ErrorCode::StorageFull,
             Self::BlobMissing { .. } => ErrorCode::NotFound,
-            Self::BlobCorrupt { .. } | Self::BlobMismatch { .. } | Self::DigestMismatch { .. } => {
-                ErrorCode::Corrupt
-            }
+            Self::BlobCorrupt { .. }
+            | Self::BlobMismatch { .. }
+            | Self::DigestMismatch { .. }
+            | Self::TreeMismatch { .. } => ErrorCode::Corrupt,
             Self::Locked { .. } => ErrorCode::Conflict,
-            Self::InvalidKey { .. } => ErrorCode::InvalidRequest,
+            Self::InvalidKey { .. } | Self::InvalidRange { .. } => ErrorCode::InvalidRequest,
             Self::Format(error) => error.code(),
         }
     }

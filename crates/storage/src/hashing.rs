@@ -1,4 +1,4 @@
-//! A blob's two hashes, computed in one pass: SHA-256 is its name, the BLAKE3 root is what reads are checked against.
+//! A blob's two hashes, computed in one pass: SHA-256 is its name, the BLAKE3 tree is what reads are checked against.
 
 use std::io;
 
@@ -6,10 +6,13 @@ use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::Tree;
 use crate::disk::DiskFile;
+use crate::tree::{LEAF_BYTES, TreeHasher};
 
-/// Bytes read and hashed at a time: large enough that system calls do not count, small enough for the L2 cache.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes read and hashed at a time, one leaf of the tree: large enough that system calls do not count, small enough for
+/// the L2 cache.
+pub(crate) const CHUNK_BYTES: usize = LEAF_BYTES as usize;
 
 /// What a manifest says about a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,28 +30,24 @@ pub struct BlobInfo {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BlobHasher {
     sha256: Sha256,
-    blake3: blake3::Hasher,
-    size: u64,
+    tree: TreeHasher,
 }
 
 impl BlobHasher {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
-        self.blake3.update(bytes);
-        self.size += bytes.len() as u64;
+        self.tree.update(bytes);
     }
 
     /// Bytes seen so far.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.tree.size()
     }
 
-    pub(crate) fn finish(self) -> BlobInfo {
-        BlobInfo {
-            digest: Digest::from_bytes(self.sha256.finalize().into()),
-            blake3: *self.blake3.finalize().as_bytes(),
-            size: self.size,
-        }
+    pub(crate) fn finish(self) -> (BlobInfo, Tree) {
+        let tree = self.tree.finish();
+        let digest = Digest::from_bytes(self.sha256.finalize().into());
+        (BlobInfo { digest, blake3: tree.root(), size: tree.size() }, tree)
     }
 }
 
@@ -65,6 +64,18 @@ pub(crate) fn for_each_chunk(file: &dyn DiskFile, mut each: impl FnMut(&[u8])) -
             }
         }
     }
+}
+
+/// Fills `buffer` from `offset` on.
+pub(crate) fn read_exact_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => filled += length,
+        }
+    }
+    Ok(())
 }
 
 /// A BLAKE3 root as hex in text forms.

@@ -2,7 +2,8 @@
 //!
 //! The only crate that touches the file system. Its invariants:
 //! - a blob appears under its digest by rename after fsync, so that no reader sees a partial one;
-//! - no byte is handed out before the whole blob matched its BLAKE3 root in this process;
+//! - no byte is handed out before it was verified: the whole blob against its BLAKE3 root, or the leaves of the range
+//!   against a tree that merges to it;
 //! - parsing a file never panics and never allocates more than a small multiple of the file's size, whatever it holds.
 
 #![allow(clippy::disallowed_methods, reason = "files belong to this crate")]
@@ -20,11 +21,16 @@ mod format;
 mod gguf;
 mod hashing;
 pub mod io;
+mod layout;
 mod model_config;
+mod ranges;
 mod safetensors;
 mod shard_index;
 mod tensor;
+mod tree;
+mod tree_cache;
 mod verified;
+mod verify;
 
 pub use blob::Blob;
 pub use blob_store::BlobStore;
@@ -41,3 +47,4 @@ pub use model_config::{ModelConfig, ModelConfigError, NameScheme, RopeLayout};
 pub use safetensors::SafetensorsHeader;
 pub use shard_index::ShardIndex;
 pub use tensor::{TensorInfo, TensorView};
+pub use tree::{LEAF_BYTES, Tree};
