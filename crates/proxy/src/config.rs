@@ -1,5 +1,6 @@
 //! The proxy's configuration. Only the binary reads files, flags and the environment; this is what it hands down.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct ProxyConfig {
     pub cors_origins: Vec<String>,
     /// Key that requests must carry as `Authorization: Bearer KEY`; needed off loopback.
     pub api_key: Option<ApiKey>,
+    /// More keys, beside `api_key`: each is good for inference, and for writing models where `write_models` says so.
+    pub keys: Vec<NamedKey>,
     /// Largest request body.
     pub body_bytes_max: usize,
     /// Longest time that a request body may take to arrive.
@@ -51,6 +54,7 @@ impl Default for ProxyConfig {
             hosts: Vec::new(),
             cors_origins: Vec::new(),
             api_key: None,
+            keys: Vec::new(),
             body_bytes_max: 32 << 20,
             body_ms_max: 60_000,
             headers_ms_max: 30_000,
@@ -76,6 +80,7 @@ impl ProxyConfig {
         if self.api_key.as_ref().is_some_and(|key| !key.is_sendable()) {
             return Err(config("api_key", "has to be one or more visible ASCII characters"));
         }
+        self.check_keys()?;
         self.hosts.iter().try_for_each(|host| check_host(host))?;
         self.cors_origins.iter().try_for_each(|origin| check_origin(origin))?;
         let bounds = [
@@ -90,6 +95,26 @@ impl ProxyConfig {
             Some((field, _)) => Err(config(field, "is 0, which would refuse everything")),
             None => Ok(()),
         }
+    }
+
+    /// Named keys stand beside the main one, and each stands for one name.
+    fn check_keys(&self) -> Result<(), ProxyError> {
+        if self.api_key.is_none() && !self.keys.is_empty() {
+            return Err(config("keys", "need `api_key` beside them, which the server's own commands use"));
+        }
+        let mut names = HashSet::new();
+        let mut keys: HashSet<&[u8]> = self.api_key.iter().map(ApiKey::as_bytes).collect();
+        for NamedKey { name, key, .. } in &self.keys {
+            let problem = match () {
+                () if name.is_empty() || name.chars().any(char::is_control) => "has no plain name",
+                () if !names.insert(name) => "has the name of another",
+                () if !key.is_sendable() => "has to be one or more visible ASCII characters",
+                () if !keys.insert(key.as_bytes()) => "is the same as another",
+                () => continue,
+            };
+            return Err(config("keys", format!("`{}` {problem}", name.escape_debug())));
+        }
+        Ok(())
     }
 
     pub(crate) fn body_time_max(&self) -> Duration {
@@ -137,6 +162,19 @@ fn check_origin(origin: &str) -> Result<(), ProxyError> {
     }
 }
 
+/// A key of one of several users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedKey {
+    /// Whose it is.
+    pub name: String,
+    /// The key.
+    pub key: ApiKey,
+    /// Whether it may add versions of models by the hub's protocol and by OCI distribution.
+    #[serde(default)]
+    pub write_models: bool,
+}
+
 /// A key that never shows in logs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -170,7 +208,7 @@ impl fmt::Debug for ApiKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiKey, ProxyConfig};
+    use super::{ApiKey, NamedKey, ProxyConfig};
 
     fn on(listen: &str, config: &ProxyConfig) -> Result<(), String> {
         config.validate(listen.parse().expect("an address")).map_err(|error| error.to_string())
@@ -202,6 +240,31 @@ mod tests {
             assert!(on("127.0.0.1:1", &config).is_err(), "{origin}");
         }
         assert!(with(|config| config.body_bytes_max = 0).contains("body_bytes_max"));
+    }
+
+    #[test]
+    fn named_keys_stand_beside_the_main_one_and_are_told_apart() {
+        let named = |name: &str, key: &str| NamedKey {
+            name: name.to_owned(),
+            key: ApiKey::new(key),
+            write_models: false,
+        };
+        let with = |api_key: Option<&str>, keys: Vec<NamedKey>| {
+            let api_key = api_key.map(ApiKey::new);
+            on("127.0.0.1:1", &ProxyConfig { api_key, keys, ..ProxyConfig::default() })
+        };
+        assert_eq!(with(Some("main"), vec![named("ci", "a"), named("ops", "b")]), Ok(()));
+        for (keys, problem) in [
+            (vec![named("ci", "main")], "same as another"),
+            (vec![named("ci", "a"), named("ops", "a")], "same as another"),
+            (vec![named("ci", "a"), named("ci", "b")], "name of another"),
+            (vec![named("", "a")], "no plain name"),
+            (vec![named("ci", "a b")], "visible ASCII"),
+        ] {
+            assert!(with(Some("main"), keys).expect_err(problem).contains(problem), "{problem}");
+        }
+        assert!(with(None, vec![named("ci", "a")]).expect_err("no main key").contains("`api_key`"));
+        assert!(!format!("{:?}", named("ci", "sk-1")).contains("sk-1"));
     }
 
     #[test]

@@ -7,16 +7,18 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use helios_api::ApiError;
 use helios_types::ErrorCode;
-use http::Response;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
+use http::{Method, Response};
 use subtle::ConstantTimeEq;
 
 use crate::routes::cors;
-use crate::{ApiKey, Permission, ProxyConfig};
+use crate::{Access, ApiKey, Bodies, NamedKey, Permission, ProxyConfig};
 
 /// Content types that a page may send to another origin without asking first (Fetch standard, "CORS-safelisted").
 const PAGE_TYPES: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
@@ -27,19 +29,20 @@ pub(crate) struct Guard {
     hosts: Vec<String>,
     cors_origins: Vec<String>,
     api_key: Option<ApiKey>,
+    keys: Vec<NamedKey>,
 }
 
 impl Guard {
     pub(crate) fn new(config: &ProxyConfig) -> Self {
         let (hosts, cors_origins) = (config.hosts.clone(), config.cors_origins.clone());
-        Self { hosts, cors_origins, api_key: config.api_key.clone() }
+        Self { hosts, cors_origins, api_key: config.api_key.clone(), keys: config.keys.clone() }
     }
 
     /// Everything that is asked of every request before its route sees it. A response instead of the route's is the
     /// answer to a browser that asks before it sends the request proper; browsers do so without a key.
     pub(crate) fn check(
         &self,
-        permission: Option<Permission>,
+        access: Option<Access>,
         parts: &Parts,
         has_body: bool,
     ) -> Result<Option<Response<Body>>, ApiError> {
@@ -48,9 +51,9 @@ impl Guard {
         if is_from_page && cors::is_preflight(parts) {
             return Ok(Some(cors::preflight(parts)));
         }
-        self.check_key(permission, parts)?;
-        if let Some(permission) = permission {
-            check_content_type(permission, parts, has_body)?;
+        self.check_key(access.map(|access| access.permission), parts)?;
+        if let Some(access) = access {
+            check_content_type(access.bodies, parts, has_body)?;
         }
         Ok(None)
     }
@@ -103,27 +106,47 @@ impl Guard {
         if permission == Some(Permission::Open) {
             return Ok(());
         }
-        let sent = bearer(parts).ok_or_else(|| {
+        let sent = credentials(parts).ok_or_else(|| {
             unauthenticated("no API key was sent\n  hint: send it as `authorization: Bearer KEY`")
         })?;
-        // Takes the same time wherever the first difference is; only the key's length can be learned.
-        match bool::from(key.as_bytes().ct_eq(sent)) {
-            true => Ok(()),
-            false => Err(unauthenticated("this API key is wrong")),
+        // Each comparison takes the same time wherever the first difference is, and all are made; only lengths can be
+        // learned.
+        let is = |key: &ApiKey| bool::from(key.as_bytes().ct_eq(&sent));
+        let named = self.keys.iter().filter(|named| is(&named.key)).collect::<Vec<_>>();
+        match (is(key), named.first()) {
+            (false, None) => Err(unauthenticated("this API key is wrong")),
+            (is_main, named) => permit(permission, is_main, named.is_some_and(|named| named.write_models)),
         }
     }
 }
 
+/// What a known key is good for: the main one for everything but writing models, a named one for inference, and for
+/// writing models where its flag says so.
+fn permit(permission: Option<Permission>, is_main: bool, may_write: bool) -> Result<(), ApiError> {
+    match permission {
+        Some(Permission::WriteModels) if !may_write => Err(denied(
+            "this API key may not write models\n  hint: use one of `proxy.keys` that has `write_models = true`",
+        )),
+        Some(Permission::Admin | Permission::Registry) if !is_main => {
+            Err(denied("this API key is for inference\n  hint: use the server's own, `proxy.api_key`"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A body has to be of a type that a page cannot send without asking.
-fn check_content_type(permission: Permission, parts: &Parts, has_body: bool) -> Result<(), ApiError> {
+fn check_content_type(bodies: Bodies, parts: &Parts, has_body: bool) -> Result<(), ApiError> {
     let sent = parts.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    if sent.is_none() && !has_body {
+    // A page may use other methods only after asking.
+    let is_simple = matches!(parts.method, Method::GET | Method::HEAD | Method::POST);
+    let is_free = bodies == Bodies::Any || (bodies == Bodies::Protocol && !is_simple);
+    if is_free || (sent.is_none() && !has_body) {
         return Ok(());
     }
     let essence = sent.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let fits = match permission {
-        Permission::Open => !essence.is_empty() && !PAGE_TYPES.contains(&essence.as_str()),
-        Permission::Inference | Permission::Admin | Permission::Registry => essence == "application/json",
+    let fits = match bodies {
+        Bodies::Json => essence == "application/json",
+        Bodies::Protocol | Bodies::Any => !essence.is_empty() && !PAGE_TYPES.contains(&essence.as_str()),
     };
     if fits {
         return Ok(());
@@ -135,9 +158,16 @@ fn check_content_type(permission: Permission, parts: &Parts, has_body: bool) -> 
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
 }
 
-fn bearer(parts: &Parts) -> Option<&[u8]> {
-    let (scheme, key) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().as_bytes())
+/// The key that was sent: as a bearer's token, or as a password under any user name, which is how registry clients send
+/// theirs.
+fn credentials(parts: &Parts) -> Option<Vec<u8>> {
+    let (scheme, sent) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(sent.trim().as_bytes().to_vec());
+    }
+    let pair = scheme.eq_ignore_ascii_case("basic").then(|| STANDARD.decode(sent.trim()).ok())??;
+    let colon = pair.iter().position(|&byte| byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
 }
 
 fn denied(message: &str) -> ApiError {

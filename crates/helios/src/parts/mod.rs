@@ -3,10 +3,12 @@
 
 mod fleet;
 mod listen;
+mod mounts;
 mod platform;
 mod texts;
 
 pub(crate) use fleet::RegistryFleet;
 pub(crate) use listen::{Interrupt, announce, check_internal};
+pub(crate) use mounts::mounts;
 pub(crate) use platform::Platform;
 pub(crate) use texts::StoreTexts;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use helios_api::worker::Worker;
-use helios_proxy::{InProcess, Member, Mount, Parts, Permission, Proxy, ProxyConfig};
+use helios_proxy::{InProcess, Member, Parts, Proxy, ProxyConfig};
 use helios_registry::{ModelStore, Registry, Resolved};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
@@ -11,7 +11,7 @@ use helios_types::ModelRef;
 use helios_worker::{Host, Machine};
 use tokio::net::TcpListener;
 
-use super::StoreTexts;
+use super::{StoreTexts, mounts};
 use crate::config::Config;
 use crate::models;
 
@@ -55,7 +55,7 @@ impl Platform {
             models: Arc::new(StoreTexts::new(store)),
             discovery: Arc::new(InProcess::new(members)),
             metrics,
-            mounts: vec![registry_mount(registry)],
+            mounts: mounts(&registry),
         };
         Ok(Self { proxy: Proxy::start(parts, &tasks), hosts, tasks, config: config.clone() })
     }
@@ -87,13 +87,5 @@ fn member(model: &Resolved, served: &Served) -> Member {
         reference: model.reference.clone(),
         manifest_digest: model.digest,
         worker,
-    }
-}
-
-fn registry_mount(registry: Arc<Registry>) -> Mount {
-    Mount {
-        prefix: helios_registry::http::ROUTE_PREFIX,
-        permission: Permission::Registry,
-        router: helios_registry::http::router(registry),
     }
 }

@@ -14,14 +14,14 @@ use helios_api::openai::Kind;
 use helios_types::ErrorCode;
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::proxy::Inner;
 use crate::reply;
 
-/// What a caller needs to be allowed. Where an API key is set, it opens everything for now.
+/// What a caller needs to be allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     /// Nothing: health and readiness.
@@ -32,15 +32,39 @@ pub enum Permission {
     Admin,
     /// To read and change the model store.
     Registry,
+    /// To add versions of models by the protocols of other tools.
+    WriteModels,
 }
 
-/// Another part's routes, all below one path, behind the proxy's guard.
+/// Which bodies a route takes: the second defence against web pages, after their `Origin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// `application/json`.
+    Json,
+    /// Whatever the route's protocol has, except what a page can send without asking first.
+    Protocol,
+    /// Forms too: for routes that change nothing.
+    Any,
+}
+
+/// What a route asks of its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What the caller needs to be allowed.
+    pub permission: Permission,
+    /// What it may send.
+    pub bodies: Bodies,
+}
+
+/// Another part's routes, behind the proxy's guard.
 #[derive(Clone)]
 pub struct Mount {
-    /// Path that all of them begin with, such as `/registry/v1`.
-    pub prefix: &'static str,
-    /// What they need.
-    pub permission: Permission,
+    /// What metrics call them.
+    pub name: &'static str,
+    /// What the route of that method and path asks; `None` where there is none. What this does not know does not exist.
+    pub access: fn(&Method, &str) -> Option<Access>,
+    /// How their protocol says no.
+    pub refusal: fn(&ApiError) -> Response<Body>,
     /// The routes, with their whole paths.
     pub router: axum::Router,
 }
@@ -100,6 +124,11 @@ impl Route {
             None => (self.path == path).then_some(""),
         }
     }
+
+    fn access(&self) -> Access {
+        let bodies = if self.permission == Permission::Open { Bodies::Protocol } else { Bodies::Json };
+        Access { permission: self.permission, bodies }
+    }
 }
 
 /// What a request's path and method lead to.
@@ -109,33 +138,44 @@ pub(crate) enum Found {
         /// What the `*` of its path stands for.
         rest: String,
     },
-    Mount(Mount),
+    Mount(Mount, Access),
     WrongMethod(&'static Route),
     Nothing,
 }
 
 /// Looks `path` up in the table, then among the mounts.
-pub(crate) fn find(mounts: &[Mount], method: &str, path: &str) -> Found {
+pub(crate) fn find(mounts: &[Mount], method: &Method, path: &str) -> Found {
     let mut matches = ROUTES.iter().filter_map(|route| Some((route, route.matches(path)?)));
     if let Some((route, rest)) = matches.next() {
-        return match route.methods.contains(&method) {
+        return match route.methods.contains(&method.as_str()) {
             true => Found::Route { route, rest: rest.to_owned() },
             false => Found::WrongMethod(route),
         };
     }
-    let below = |mount: &&Mount| {
-        path.strip_prefix(mount.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    mounts.iter().find(below).cloned().map_or(Found::Nothing, Found::Mount)
+    find_mounted(mounts, method, path)
+}
+
+/// Looks `path` up among the mounts.
+pub(crate) fn find_mounted(mounts: &[Mount], method: &Method, path: &str) -> Found {
+    let mut mounted = mounts.iter().filter_map(|mount| Some((mount, (mount.access)(method, path)?)));
+    mounted.next().map_or(Found::Nothing, |(mount, access)| Found::Mount(mount.clone(), access))
 }
 
 impl Found {
-    /// What the caller needs; `None` where there is no route at all.
-    pub(crate) fn permission(&self) -> Option<Permission> {
+    /// What the route asks; `None` where there is no route at all.
+    pub(crate) fn access(&self) -> Option<Access> {
         match self {
-            Self::Route { route, .. } | Self::WrongMethod(route) => Some(route.permission),
-            Self::Mount(mount) => Some(mount.permission),
+            Self::Route { route, .. } | Self::WrongMethod(route) => Some(route.access()),
+            Self::Mount(_, access) => Some(*access),
             Self::Nothing => None,
+        }
+    }
+
+    /// How the guard's refusal is said.
+    pub(crate) fn refusal(&self) -> fn(&ApiError) -> Response<Body> {
+        match self {
+            Self::Mount(mount, _) => mount.refusal,
+            _ => reply::error,
         }
     }
 
@@ -143,7 +183,7 @@ impl Found {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Route { route, .. } | Self::WrongMethod(route) => route.path,
-            Self::Mount(mount) => mount.prefix,
+            Self::Mount(mount, _) => mount.name,
             Self::Nothing => "none",
         }
     }
@@ -159,12 +199,11 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let (route, rest) = match found {
         Found::Route { route, rest } => (route, rest),
-        Found::Mount(mount) => return Ok(mounted(mount, parts, body).await),
-        Found::WrongMethod(route) => return Ok(wrong_method(route, &parts)),
-        Found::Nothing => {
-            let path: String = parts.uri.path().chars().take(200).collect();
-            return Err(ApiError::new(ErrorCode::NotFound, format!("there is no route `{path}`")));
+        Found::Mount(mount, _) => {
+            return Ok(mounted(mount, Request::from_parts(parts, Body::new(body))).await);
         }
+        Found::WrongMethod(route) => return Ok(wrong_method(route, &parts)),
+        Found::Nothing => return Err(no_route(&parts)),
     };
     match route.endpoint {
         Endpoint::Answer(kind) => inference::answer(proxy, kind, id, &parts, body).await,
@@ -177,8 +216,14 @@ pub(crate) async fn answer(
     }
 }
 
-async fn mounted(mount: Mount, parts: Parts, body: Incoming) -> Response<Body> {
-    match mount.router.oneshot(Request::from_parts(parts, Body::new(body))).await {
+/// The error for a path that leads nowhere.
+pub(crate) fn no_route(parts: &Parts) -> ApiError {
+    let path: String = parts.uri.path().chars().take(200).collect();
+    ApiError::new(ErrorCode::NotFound, format!("there is no route `{path}`"))
+}
+
+pub(crate) async fn mounted(mount: Mount, request: Request<Body>) -> Response<Body> {
+    match mount.router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
@@ -195,7 +240,10 @@ fn wrong_method(route: &Route, parts: &Parts) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, Permission, ROUTES, find};
+    use http::Method;
+
+    use super::{Access, Bodies, Found, Mount, Permission, ROUTES, find};
+    use crate::reply;
 
     #[test]
     fn only_health_and_readiness_are_open() {
@@ -205,7 +253,7 @@ mod tests {
 
     #[test]
     fn paths_lead_to_one_route_or_to_none() {
-        let label = |method, path| match find(&[], method, path) {
+        let label = |method: &str, path| match find(&[], &method.parse().expect("a method"), path) {
             Found::WrongMethod(_) => "wrong method",
             found => found.label(),
         };
@@ -215,5 +263,26 @@ mod tests {
         for path in ["/", "/v1/models/", "/v1/model", "/health/", "/HEALTH", "/v1/chat/completions/x"] {
             assert_eq!(label("GET", path), "none", "{path}");
         }
+    }
+
+    #[test]
+    fn a_mount_has_the_routes_that_it_names_and_no_others() {
+        let access = |method: &Method, path: &str| {
+            let permission = match (method.as_str(), path) {
+                ("GET", "/v2/") => Permission::Inference,
+                ("PUT", "/v2/") => Permission::WriteModels,
+                _ => return None,
+            };
+            Some(Access { permission, bodies: Bodies::Protocol })
+        };
+        let router = axum::Router::new();
+        let mounts = [Mount { name: "oci", access, refusal: reply::error, router }];
+        let permission =
+            |method: Method, path| find(&mounts, &method, path).access().map(|access| access.permission);
+        assert_eq!(permission(Method::GET, "/v2/"), Some(Permission::Inference));
+        assert_eq!(permission(Method::PUT, "/v2/"), Some(Permission::WriteModels));
+        assert_eq!(permission(Method::DELETE, "/v2/"), None);
+        assert_eq!(permission(Method::GET, "/v2/x"), None);
+        assert_eq!(permission(Method::GET, "/health"), Some(Permission::Open), "the proxy's own come first");
     }
 }

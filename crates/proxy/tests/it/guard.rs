@@ -1,6 +1,8 @@
 //! Who gets in: web pages, names of hosts, content types, keys.
 
-use helios_proxy::{ApiKey, Permission, ProxyConfig, ROUTES};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use helios_proxy::{Access, ApiKey, Bodies, Mount, NamedKey, Permission, ProxyConfig, ROUTES, refusal};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -130,4 +132,60 @@ async fn bodies_that_a_page_can_send_blindly_are_refused() {
     let json = server.client.post(format!("{}/v1/completions", server.url)).body("{}");
     let json = json.header("content-type", "Application/JSON; charset=utf-8");
     assert_eq!(status(json).await, 400, "read as JSON, and lacking a model");
+}
+
+/// `GET /store/x` reads, `PUT /store/x` writes; nothing else is there.
+fn store() -> Mount {
+    let access = |method: &Method, path: &str| {
+        let permission = match *method {
+            _ if path != "/store/x" => return None,
+            Method::GET => Permission::Inference,
+            Method::PUT => Permission::WriteModels,
+            _ => return None,
+        };
+        Some(Access { permission, bodies: Bodies::Protocol })
+    };
+    let route = axum::routing::any(async || "reached");
+    Mount { name: "store", access, refusal, router: axum::Router::new().fallback(route) }
+}
+
+#[tokio::test]
+async fn only_a_key_with_the_flag_writes_and_a_named_key_is_no_administrator() {
+    let named = |name: &str, write_models| NamedKey {
+        name: name.to_owned(),
+        key: ApiKey::new(format!("sk-{name}")),
+        write_models,
+    };
+    let config = ProxyConfig { keys: vec![named("reader", false), named("writer", true)], ..keyed() };
+    let server = start(config, Vec::new(), vec![store()]).await;
+    let basic = format!("Basic {}", STANDARD.encode("anyone:sk-writer"));
+    let cases = [
+        ("Bearer sk-wrong", [401, 401, 401, 401]),
+        ("Bearer sk-right", [200, 403, 404, 200]),
+        ("Bearer sk-reader", [200, 403, 404, 403]),
+        ("Bearer sk-writer", [200, 200, 404, 403]),
+        (basic.as_str(), [200, 200, 404, 403]),
+    ];
+    for (key, expected) in cases {
+        let calls =
+            [("GET", "/store/x"), ("PUT", "/store/x"), ("GET", "/store/y"), ("GET", "/admin/v1/workers")];
+        for ((method, path), expected) in calls.into_iter().zip(expected) {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method");
+            let request = server.client.request(method.clone(), format!("{}{path}", server.url));
+            assert_eq!(
+                status(request.header("authorization", key)).await,
+                expected,
+                "{method} {path} with {key}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn on_loopback_without_keys_writing_is_granted_but_not_to_pages() {
+    let server = start(ProxyConfig::default(), Vec::new(), vec![store()]).await;
+    let put = || server.client.put(format!("{}/store/x", server.url)).body("bytes");
+    assert_eq!(status(put()).await, 200);
+    assert_eq!(status(put().header("origin", "https://evil.example")).await, 403);
+    assert_eq!(status(put().header("host", "rebound.example")).await, 403);
 }

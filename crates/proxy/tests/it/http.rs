@@ -1,7 +1,8 @@
 //! The server as HTTP clients see it: envelopes on every path, ids, limits, the smaller routes.
 
 use helios_api::worker::v1::FinishReason;
-use helios_proxy::{Mount, Permission, ProxyConfig};
+use helios_proxy::{Access, Bodies, Mount, Permission, ProxyConfig, refusal};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::{MODEL, envelope, fake_worker, model, says, start, start_with};
@@ -126,10 +127,15 @@ async fn readiness_waits_for_every_configured_model() {
     assert_eq!(server.get("/health").await.status(), 200, "alive all the same");
 }
 
+fn below_registry(_method: &Method, path: &str) -> Option<Access> {
+    let access = Access { permission: Permission::Registry, bodies: Bodies::Json };
+    path.starts_with("/registry/v1/").then_some(access)
+}
+
 #[tokio::test]
 async fn other_parts_routes_stand_behind_the_same_guard() {
     let router = axum::Router::new().route("/registry/v1/ping", axum::routing::get(async || "pong"));
-    let mount = Mount { prefix: "/registry/v1", permission: Permission::Registry, router };
+    let mount = Mount { name: "registry", access: below_registry, refusal, router };
     let server = start(ProxyConfig::default(), Vec::new(), vec![mount]).await;
     let response = server.get("/registry/v1/ping").await;
     assert!(response.headers().contains_key("x-request-id"));

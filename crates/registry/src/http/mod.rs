@@ -16,6 +16,7 @@
 mod answer;
 mod blobs;
 mod models;
+pub(crate) mod ranged;
 mod token;
 pub(crate) mod wire;
 mod workers;

@@ -12,7 +12,7 @@ use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::TensorType;
 
 use crate::fetch::{Gathered, GatheredFile};
-use crate::manifest::{FileEntry, MANIFEST_SCHEMA, ModelFacts, Role, WeightFormat};
+use crate::manifest::{FileEntry, MANIFEST_SCHEMA, MemoryProfile, ModelFacts, Role, WeightFormat};
 use crate::pins::Intake;
 use crate::{Manifest, RegistryError, token_table};
 
@@ -41,29 +41,57 @@ enum TokenizerJson {
 /// The files of a model, mapped, by name.
 struct SourceFiles(BTreeMap<String, Blob>);
 
+/// What is known of files that are a model.
+struct Understood {
+    derived: Vec<FileEntry>,
+    facts: ModelFacts,
+    profile: MemoryProfile,
+}
+
 /// Reads the files of a model, stores what is derived from them, and describes all of it. Blocks.
 pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Result<Manifest, RegistryError> {
     let files = SourceFiles::open(intake, &gathered.files)?;
-    let described = match gathered.files.as_slice() {
+    let understood = understand(intake, &gathered.files, &files, gathered.licence, source)?;
+    Ok(described(gathered.files.iter().map(entry).collect(), Some(understood)))
+}
+
+fn described(mut files: Vec<FileEntry>, understood: Option<Understood>) -> Manifest {
+    let (metadata, profile) = match understood {
+        Some(Understood { derived, facts, profile }) => {
+            files.extend(derived);
+            (Some(facts), Some(profile))
+        }
+        None => (None, None),
+    };
+    Manifest { schema: MANIFEST_SCHEMA, files, metadata, profile }
+}
+
+fn understand(
+    intake: &Intake,
+    gathered: &[GatheredFile],
+    files: &SourceFiles,
+    licence: Option<String>,
+    source: &str,
+) -> Result<Understood, RegistryError> {
+    let described = match gathered {
         [file] if file.path.ends_with(".gguf") => {
             gguf::describe(&file.path, files.required(&file.path, source)?)?
         }
-        _ => hugging_face::describe(&files, source)?,
+        _ => hugging_face::describe(files, source)?,
     };
-    let mut entries: Vec<FileEntry> = gathered.files.iter().map(entry).collect();
-    entries.extend(derive(intake, &described)?);
+    let derived = derive(intake, &described)?;
     let profile = profile::memory(&described.config, &described.checkpoint);
-    let metadata = ModelFacts {
+    let facts = ModelFacts {
         architecture: described.config.architecture.clone(),
         parameters: described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),
         context_tokens: described.config.context_tokens as u64,
-        licence: gathered.licence.or(described.licence),
+        licence: licence.or(described.licence),
         source: source.to_owned(),
         quantisation: most_bytes(&profile.weight_bytes_by_type)
             .ok_or_else(|| RegistryError::invalid_model(source, "it has no tensors"))?,
         format: described.format,
     };
-    Ok(Manifest { schema: MANIFEST_SCHEMA, files: entries, metadata, profile })
+    Ok(Understood { derived, facts, profile })
 }
 
 impl SourceFiles {

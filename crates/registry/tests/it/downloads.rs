@@ -235,7 +235,7 @@ async fn the_hub_gets_the_token_and_other_hosts_do_not() {
     let registry = place.open_with(hub_config(&hub)).await;
     let resolved = pull(&registry, "hf:org/repo@refs/pr/1").await.expect("pulled");
     assert_eq!(resolved.reference.to_string(), "org/repo:refs-pr-1");
-    assert_eq!(resolved.manifest.metadata.licence.as_deref(), Some("mit"));
+    assert_eq!(resolved.manifest.facts().expect("a model").licence.as_deref(), Some("mit"));
     assert_served(&registry, &resolved, &file).await;
     let asked = hub.asked();
     assert_eq!(asked[0].path, "/api/models/org/repo/revision/refs%2Fpr%2F1");

@@ -22,12 +22,18 @@ async fn a_gguf_file_becomes_a_model_with_derived_files() {
     assert_eq!(resolved.reference.to_string(), "tiny:latest");
 
     let manifest = &resolved.manifest;
-    assert_eq!(manifest.metadata.architecture, "llama");
-    assert_eq!(manifest.metadata.format, WeightFormat::Gguf);
-    assert_eq!(manifest.metadata.licence.as_deref(), Some("apache-2.0"));
-    assert_eq!((manifest.metadata.context_tokens, manifest.metadata.quantisation), (64, TensorType::F32));
-    assert_eq!(manifest.profile.weight_bytes, 4 * manifest.metadata.parameters);
-    assert_eq!(manifest.profile.kv_bytes_per_token, 2 * 2 * 32);
+    assert_eq!(manifest.facts().expect("a model").architecture, "llama");
+    assert_eq!(manifest.facts().expect("a model").format, WeightFormat::Gguf);
+    assert_eq!(manifest.facts().expect("a model").licence.as_deref(), Some("apache-2.0"));
+    assert_eq!(
+        (manifest.facts().expect("a model").context_tokens, manifest.facts().expect("a model").quantisation),
+        (64, TensorType::F32)
+    );
+    assert_eq!(
+        manifest.memory_profile().expect("a model").weight_bytes,
+        4 * manifest.facts().expect("a model").parameters
+    );
+    assert_eq!(manifest.memory_profile().expect("a model").kv_bytes_per_token, 2 * 2 * 32);
     let config = registry.derived_bytes(manifest, Role::Config).await.expect("a config");
     let config: ModelConfig = serde_json::from_slice(&config).expect("a model config");
     assert_eq!((config.layers, config.vocab), (1, 258));
@@ -51,8 +57,8 @@ async fn hugging_face_folders_become_models_whole_and_in_shards() {
         models::hugging_face(&place.path(folder), shards);
         let resolved = registry.import(&place.path(folder), None, &mut |_| {}).await.expect(folder);
         let manifest = &resolved.manifest;
-        assert_eq!(manifest.metadata.format, WeightFormat::Safetensors);
-        assert_eq!(manifest.metadata.quantisation, TensorType::BF16);
+        assert_eq!(manifest.facts().expect("a model").format, WeightFormat::Safetensors);
+        assert_eq!(manifest.facts().expect("a model").quantisation, TensorType::BF16);
         assert_eq!(manifest.files(Role::Weights).count(), shards);
         assert_eq!(manifest.file(Role::WeightsIndex).is_some(), shards > 1);
         assert!(manifest.file(Role::ChatTemplate).is_none());

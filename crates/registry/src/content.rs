@@ -1,0 +1,65 @@
+//! The bytes of one file of the store for whoever sends them on: how many there are, and any range of them as a stream.
+//!
+//! No byte is handed out that was not verified.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use helios_storage::{BlobInfo, BlobStore, StorageError};
+
+use crate::blocking::blocking;
+use crate::{Registry, RegistryError};
+
+/// Bytes of one piece of a stream.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// One file of the store, not read yet.
+#[derive(Clone, Debug)]
+pub struct Content {
+    info: BlobInfo,
+    blobs: Arc<BlobStore>,
+}
+
+impl Content {
+    /// What it is: digest, BLAKE3 root, size.
+    pub fn info(&self) -> &BlobInfo {
+        &self.info
+    }
+
+    /// Verifies the bytes and streams `range` of them, which must lie within the size. The first time in this process
+    /// that takes a pass over the whole blob, before this returns; the pages are then touched as the stream is taken.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] if the blob is gone or corrupt.
+    pub async fn read(
+        &self,
+        range: Range<u64>,
+    ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError> {
+        let (blobs, info) = (Arc::clone(&self.blobs), self.info);
+        let blob = blocking(move || Ok(blobs.get(&info)?)).await?;
+        let whole = Bytes::from_owner(blob);
+        Ok(stream::iter(pieces(range).map(move |piece| Ok(whole.slice(piece)))))
+    }
+}
+
+/// `range` cut into pieces.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    let cut = move |start: u64| start as usize..end.min(start.saturating_add(PIECE_BYTES)) as usize;
+    range.step_by(PIECE_BYTES as usize).map(cut)
+}
+
+impl Registry {
+    /// The file of that description.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] if it is not here.
+    pub fn content(&self, info: BlobInfo) -> Result<Content, RegistryError> {
+        if !self.blobs().contains(&info.digest) {
+            return Err(StorageError::BlobMissing { digest: info.digest }.into());
+        }
+        Ok(Content { info, blobs: self.blobs_shared() })
+    }
+}

@@ -1,0 +1,134 @@
+//! The one answer that carries a file: whole or a range, with what caches and resuming clients want to know (RFC 9110,
+//! sections 13 and 14).
+
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::RegistryError;
+use crate::content::Content;
+
+/// What a request wants of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Part(Range<u64>),
+    /// A range that the file does not have.
+    Outside,
+}
+
+/// The answer to `GET` or `HEAD` of `content`, whose entity tag is its SHA-256 in hex.
+pub(crate) async fn answer(
+    content: &Content,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, RegistryError> {
+    let size = content.info().size;
+    let tag = format!("\"{}\"", content.info().digest.hex());
+    let common = [(ACCEPT_RANGES, "bytes".to_owned()), (ETAG, tag.clone())];
+    if headers.get_all(IF_NONE_MATCH).iter().any(|value| names(value, &tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, common).into_response());
+    }
+    let length = |length: u64| (CONTENT_LENGTH, length.to_string());
+    if method == Method::HEAD {
+        return Ok((common, [length(size)]).into_response());
+    }
+    match wanted(headers, &tag, size) {
+        Wanted::Whole => {
+            let body = Body::from_stream(content.read(0..size).await?);
+            Ok((common, [length(size)], body).into_response())
+        }
+        Wanted::Part(range) => {
+            let shown = shown(format!("{}-{}", range.start, range.end - 1), size);
+            let about = [length(range.end - range.start), shown];
+            let body = Body::from_stream(content.read(range).await?);
+            Ok((StatusCode::PARTIAL_CONTENT, common, about, body).into_response())
+        }
+        Wanted::Outside => {
+            Ok((StatusCode::RANGE_NOT_SATISFIABLE, common, [shown("*".to_owned(), size)]).into_response())
+        }
+    }
+}
+
+fn shown(range: String, size: u64) -> (HeaderName, String) {
+    (CONTENT_RANGE, format!("bytes {range}/{size}"))
+}
+
+/// Whether a list of entity tags has this one; the weak form names it, too.
+fn names(list: &HeaderValue, tag: &str) -> bool {
+    let list = list.to_str().unwrap_or_default();
+    list.split(',').map(str::trim).any(|named| named == "*" || named.trim_start_matches("W/") == tag)
+}
+
+/// A range counts if it is the only one, and if `If-Range` names this very file or is not there.
+fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
+    let is_this_file = headers.get(IF_RANGE).is_none_or(|value| value == tag);
+    let range = headers.get(RANGE).filter(|_| is_this_file).and_then(|range| range.to_str().ok());
+    range.and_then(|range| parse_range(range, size)).unwrap_or(Wanted::Whole)
+}
+
+/// `None` for what is no range of bytes, or several: such a header is to be ignored.
+fn parse_range(header: &str, size: u64) -> Option<Wanted> {
+    let (start, end) = header.strip_prefix("bytes=")?.split_once('-')?;
+    let range = match (start, end) {
+        ("", suffix) => size.saturating_sub(suffix.parse().ok()?)..size,
+        (start, "") => start.parse().ok()?..size,
+        (start, end) => {
+            let (start, last): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+            if last < start {
+                return None;
+            }
+            start..last.saturating_add(1).min(size)
+        }
+    };
+    Some(if range.start < range.end { Wanted::Part(range) } else { Wanted::Outside })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderValue};
+
+    use super::{Wanted, names, parse_range, wanted};
+
+    #[test]
+    fn one_range_inside_the_file_is_served() {
+        let part = |range| Some(Wanted::Part(range));
+        assert_eq!(parse_range("bytes=0-9", 100), part(0..10));
+        assert_eq!(parse_range("bytes=90-", 100), part(90..100));
+        assert_eq!(parse_range("bytes=-5", 100), part(95..100));
+        assert_eq!(parse_range("bytes=50-1000", 100), part(50..100));
+        assert_eq!(parse_range("bytes=0-18446744073709551615", 100), part(0..100));
+        for outside in ["bytes=100-", "bytes=-0", "bytes=100-200"] {
+            assert_eq!(parse_range(outside, 100), Some(Wanted::Outside), "{outside}");
+        }
+        for ignored in ["bytes=5-4", "bytes=a-b", "bytes=0-1,3-4", "items=0-1", "bytes=-", ""] {
+            assert_eq!(parse_range(ignored, 100), None, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_another_file_gets_the_whole_of_this_one() {
+        let with = |tag: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("range", HeaderValue::from_static("bytes=0-9"));
+            headers.insert("if-range", HeaderValue::from_static(tag));
+            wanted(&headers, "\"a\"", 100)
+        };
+        assert_eq!(with("\"a\""), Wanted::Part(0..10));
+        assert_eq!(with("\"b\""), Wanted::Whole);
+        assert_eq!(with("W/\"a\""), Wanted::Whole);
+    }
+
+    #[test]
+    fn entity_tags_are_found_in_lists() {
+        for list in ["\"a\"", "\"b\", W/\"a\"", "*"] {
+            assert!(names(&HeaderValue::from_static(list), "\"a\""), "{list}");
+        }
+        assert!(!names(&HeaderValue::from_static("\"b\""), "\"a\""));
+    }
+}
