@@ -1,5 +1,6 @@
 //! The content-addressed store: `blobs/sha256/HEX` for whole blobs, `partial/KEY` for what is still coming,
-//! `quarantine/HEX` for files that turned out wrong, `trees/HEX` for the BLAKE3 trees that ranges are verified with.
+//! `quarantine/HEX` for files that turned out wrong, `trees/HEX` for the BLAKE3 trees that ranges are verified with,
+//! `verified/BOOT` for what was verified since the system started.
 //!
 //! Any number of processes may write and read one store at the same time: names appear whole, by rename, and equal
 //! names mean equal bytes.
@@ -41,7 +42,8 @@ impl BlobStore {
     /// As there.
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
         let layout = Layout::open(disk, root)?;
-        Ok(Self { layout, verified: VerifiedFiles::default(), trees: TreeCache::default() })
+        let verified = VerifiedFiles::open(&layout.disk, &layout.verified)?;
+        Ok(Self { layout, verified, trees: TreeCache::default() })
     }
 
     /// The disk that holds it.
@@ -71,8 +73,8 @@ impl BlobStore {
         self.layout.blob(digest)
     }
 
-    /// Maps a blob. The first time in this process, and whenever the file has changed, it is read in full and compared
-    /// with `info`: O(size).
+    /// Maps a blob. The first time since the system started, and whenever the file has changed, it is read in full and
+    /// compared with `info`: O(size).
     ///
     /// # Errors
     /// [`StorageError::BlobMissing`]; [`StorageError::BlobCorrupt`] if the file is not the blob it is named after, which
@@ -88,7 +90,7 @@ impl BlobStore {
         if !self.is_verified(status, info) {
             let tree = self.verify(&*file, info)?;
             self.layout.keep_tree_if_lost(&info.digest, &tree);
-            self.note_verified(status, info);
+            self.note_verified(&*file, status, info);
         }
         file.map().map_err(failed("map"))
     }

@@ -17,6 +17,8 @@ pub(crate) struct Layout {
     pub(crate) partial: PathBuf,
     pub(crate) quarantine: PathBuf,
     pub(crate) trees: PathBuf,
+    /// Journals of what was verified.
+    pub(crate) verified: PathBuf,
 }
 
 impl Layout {
@@ -29,10 +31,12 @@ impl Layout {
             partial: root.join("partial"),
             quarantine: root.join("quarantine"),
             trees: root.join("trees"),
+            verified: root.join("verified"),
         };
         let disk = &*layout.disk;
         let blobs_above = durable::parent(&layout.blobs);
-        for dir in [root, blobs_above, &layout.blobs, &layout.partial, &layout.quarantine, &layout.trees] {
+        let kinds = [&layout.blobs, &layout.partial, &layout.quarantine, &layout.trees, &layout.verified];
+        for dir in [root, blobs_above].into_iter().chain(kinds.map(PathBuf::as_path)) {
             durable::create_dir(disk, dir)?;
         }
         // A process that was killed between a rename and its fsync left blobs that this one relies on.

@@ -2,7 +2,8 @@
 //!
 //! The only crate that touches the file system. Its invariants:
 //! - a blob appears under its digest by rename after fsync, so that no reader sees a partial one;
-//! - no byte is handed out before it was verified: the whole blob against its BLAKE3 root, or the leaves of the range
+//! - no byte is handed out before it was verified: the whole blob against its BLAKE3 root, once since
+//!   the system started, or the leaves of the range
 //!   against a tree that merges to it;
 //! - parsing a file never panics and never allocates more than a small multiple of the file's size, whatever it holds.
 

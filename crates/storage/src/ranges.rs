@@ -43,7 +43,7 @@ impl BlobStore {
         let status = file.status().map_err(|error| self.io("inspect", info, error))?;
         let tree = self.verify(&*file, info)?;
         self.layout().keep_tree(&info.digest, &tree);
-        self.note_verified(status, info);
+        self.note_verified(&*file, status, info);
         Ok(tree)
     }
 

@@ -50,8 +50,10 @@ impl BlobStore {
         self.verified().covers(status, info)
     }
 
-    /// Remembers that the file in this state is `info`.
-    pub(crate) fn note_verified(&self, status: FileStatus, info: &BlobInfo) {
-        self.verified().insert(status, info);
+    /// Remembers that the file, which was in this state before it was read, is `info`; unless it changed meanwhile.
+    pub(crate) fn note_verified(&self, file: &dyn DiskFile, before: FileStatus, info: &BlobInfo) {
+        if file.status().is_ok_and(|now| now == before) {
+            self.verified().insert(before, info);
+        }
     }
 }

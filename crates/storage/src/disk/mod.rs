@@ -112,6 +112,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// What tells this start of the system from every other, as a file name; `None` where it cannot be known.
+    fn boot_id(&self) -> Option<String>;
 }
 
 /// An open file. Dropping it closes it and ends its lock.

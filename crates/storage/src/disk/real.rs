@@ -55,6 +55,13 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
+
+    fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = id.trim();
+        let is_name = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        (!id.is_empty() && id.bytes().all(is_name)).then(|| id.to_owned())
+    }
 }
 
 impl DiskFile for File {

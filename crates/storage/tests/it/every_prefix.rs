@@ -39,9 +39,10 @@ static CONTENTS: LazyLock<[(BlobInfo, Vec<u8>); 4]> = LazyLock::new(|| {
 
 type Scenario = fn(&SimulatedDisk, &mut Acknowledged) -> Result<(), StorageError>;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("open", |disk, _| store(disk).map(drop)),
     ("put", put),
+    ("adopt", adopt),
     ("writer", write_in_pieces),
     ("resume", resume),
     ("import", import),
@@ -63,6 +64,17 @@ fn put(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), StorageError
     for content in [small(), large(), b""] {
         done.blobs.push((store.put(content)?, content));
     }
+    Ok(())
+}
+
+/// As a pull takes what is there already: nobody knows whether the name was ever synced.
+fn adopt(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), StorageError> {
+    let store = store(disk)?;
+    let info = CONTENTS[1].0;
+    if !store.contains(&info.digest) {
+        store.put(large())?;
+    }
+    done.blobs.push((info, large()));
     Ok(())
 }
 

@@ -15,3 +15,4 @@ mod io;
 mod safetensors;
 mod simulated_disk;
 mod tree;
+mod verified;

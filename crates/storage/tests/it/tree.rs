@@ -129,13 +129,16 @@ fn a_lost_or_wrong_tree_is_built_again() {
         &|| fs::write(&path, &right[..50]).expect("cut"),
         &|| fs::write(&path, vec![7; right.len()]).expect("replaced"),
     ];
+    let forget = || fs::remove_dir_all(dir.path().join("verified")).expect("removed");
     for damage in damages {
         damage();
+        forget();
         let reopened = BlobStore::open(dir.path()).expect("a store");
         assert_eq!(reopened.read_range(&info, 5..9).expect("right"), &content[5..9]);
         assert_eq!(fs::read(&path).expect("built again"), right);
     }
     fs::remove_file(&path).expect("removed");
+    forget();
     BlobStore::open(dir.path()).expect("a store").get(&info).expect("right");
     assert_eq!(fs::read(&path).expect("a whole read brings it back, too"), right);
 }

@@ -51,6 +51,11 @@ impl SimulatedDisk {
         self.state().operations
     }
 
+    /// Bytes that were read from files so far; maps do not count.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
+    }
+
     /// What the operations were, for messages of failing tests.
     pub fn log(&self) -> Vec<String> {
         self.state().log.clone()
@@ -66,6 +71,7 @@ impl SimulatedDisk {
         let mut state = self.state();
         let State { files, dice, .. } = &mut *state;
         files.lose_power(unsynced, dice);
+        state.power_losses += 1;
         state.restart();
     }
 
@@ -167,6 +173,10 @@ impl Disk for SimulatedDisk {
         }
         state.sync_dir(dir)
     }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(format!("boot-{}", self.state().power_losses))
+    }
 }
 
 /// An open file of the simulated disk.
@@ -189,11 +199,12 @@ impl SimulatedFile {
 
 impl DiskFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.state()?;
+        let mut state = self.state()?;
         let contents = state.files.inodes.get(&self.inode).map_or(&[][..], |inode| &inode.contents);
         let rest = contents.get(offset as usize..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
+        state.bytes_read += length as u64;
         Ok(length)
     }
 

@@ -16,6 +16,9 @@ pub(super) struct State {
     crashed: bool,
     /// Which start of the machine this is; files opened before belong to a dead process.
     pub(super) boot: u64,
+    /// Starts of the system, as [`boot_id`](crate::Disk::boot_id) counts them.
+    pub(super) power_losses: u64,
+    pub(super) bytes_read: u64,
     pub(super) handle_next: u64,
     /// The handle that has the lock, by inode.
     pub(super) locks: HashMap<u64, u64>,
@@ -40,6 +43,8 @@ impl State {
             faults: HashMap::new(),
             crashed: false,
             boot: 0,
+            power_losses: 0,
+            bytes_read: 0,
             handle_next: 0,
             locks: HashMap::new(),
             log: Vec::new(),

@@ -1,0 +1,98 @@
+//! A blob that was verified since the system started is not read again, unless its file changed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use helios_storage::disk::{Fault, Unsynced};
+use helios_storage::{BlobInfo, BlobStore, Disk, SimulatedDisk, StorageError};
+
+use crate::blob_store::{bytes, names, store};
+
+const SIZE: usize = 600_000;
+
+fn open(disk: &SimulatedDisk) -> BlobStore {
+    BlobStore::open_on(Arc::new(disk.clone()), Path::new("/store")).expect("a store")
+}
+
+/// Bytes that a process reads which opens the store and maps the blob.
+fn bytes_read(disk: &SimulatedDisk, info: &BlobInfo) -> u64 {
+    let before = disk.bytes_read();
+    assert_eq!(&*open(disk).get(info).expect("there"), bytes(SIZE));
+    disk.bytes_read() - before
+}
+
+/// A disk with a store with a blob that was never verified.
+fn disk_with_blob() -> (SimulatedDisk, BlobInfo) {
+    let disk = SimulatedDisk::new(3);
+    let info = open(&disk).put(&bytes(SIZE)).expect("stored");
+    (disk, info)
+}
+
+#[test]
+fn a_second_process_reads_the_journal_and_not_the_blob() {
+    let (disk, info) = disk_with_blob();
+    assert!(bytes_read(&disk, &info) >= SIZE as u64, "the first one reads it all");
+    disk.kill();
+    assert_eq!(bytes_read(&disk, &info), 128, "the second one reads one record");
+}
+
+#[test]
+fn a_process_that_runs_learns_what_another_verified() {
+    let (disk, info) = disk_with_blob();
+    let (first, second) = (open(&disk), open(&disk));
+    first.get(&info).expect("there");
+    let before = disk.bytes_read();
+    second.get(&info).expect("there");
+    assert_eq!(second.read_range(&info, 5..10).expect("there"), &bytes(SIZE)[5..10]);
+    assert_eq!(disk.bytes_read() - before, 128 + 5);
+}
+
+#[test]
+fn after_a_power_loss_everything_is_verified_again_and_the_old_journal_goes() {
+    for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Scattered] {
+        let (disk, info) = disk_with_blob();
+        bytes_read(&disk, &info);
+        disk.lose_power(unsynced);
+        assert!(bytes_read(&disk, &info) >= SIZE as u64);
+        let journals = disk.list(Path::new("/store/verified")).expect("listed");
+        assert_eq!(journals.len(), 1, "{journals:?}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_torn_or_cannot_be_written_costs_a_reading_and_nothing_else() {
+    // Its creation, and its first record.
+    for (fault, operation) in [(Fault::Broken, 0), (Fault::Full, 0), (Fault::Broken, 1), (Fault::Full, 1)] {
+        let (disk, info) = disk_with_blob();
+        let store = open(&disk);
+        disk.inject(disk.operations() + operation, fault);
+        store.get(&info).expect("verified");
+        assert!(bytes_read(&disk, &info) >= SIZE as u64);
+        assert_eq!(bytes_read(&disk, &info), 128, "the next record takes the place of the torn one");
+    }
+}
+
+#[test]
+fn a_file_that_changed_is_verified_again_by_every_process() {
+    let changes: [fn(&Path, &[u8]); 2] = [
+        |path, wrong| fs::write(path, wrong).expect("overwritten"),
+        |path, wrong| {
+            let other = path.with_extension("other");
+            fs::write(&other, wrong).expect("written");
+            fs::rename(&other, path).expect("replaced");
+        },
+    ];
+    for change in changes {
+        let (dir, store) = store();
+        let info = store.put(&bytes(SIZE)).expect("stored");
+        store.get(&info).expect("right");
+        assert_eq!(names(&dir, "verified").len(), 1, "the boot's journal");
+        let mut wrong = bytes(SIZE);
+        wrong[SIZE / 2] ^= 1;
+        change(&store.path(&info.digest), &wrong);
+        let second = BlobStore::open(dir.path()).expect("a store");
+        assert!(matches!(second.get(&info), Err(StorageError::BlobCorrupt { .. })));
+        assert!(matches!(store.get(&info), Err(StorageError::BlobMissing { .. })));
+    }
+}
