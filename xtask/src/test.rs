@@ -6,7 +6,7 @@ use crate::dist;
 use crate::failure::{Failure, Result};
 use crate::fuzz;
 use crate::process::{need_programs, run as run_program, say};
-use crate::python::{environment, node_folder, npm_clients, with_node};
+use crate::python::{environment, node_folder, npm_clients, postgres_folder, with_node};
 use crate::workshop::Workshop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -147,6 +147,7 @@ fn cargo_test(workshop: &Workshop, strings: u32) -> Result<Command> {
     let mut cargo = workshop.cargo();
     cargo.args(["test", "--profile", "ci", "--workspace", "--locked"]);
     cargo.env("HELIOS_TEST_MODEL", model).env("HELIOS_TEST_STRINGS", strings);
+    cargo.env("HELIOS_TEST_POSTGRES", postgres_folder(workshop)?);
     Ok(cargo)
 }
 

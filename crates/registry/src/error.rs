@@ -7,6 +7,8 @@ use helios_storage::{ModelConfigError, StorageError};
 use helios_text::TextError;
 use helios_types::{Classify, Digest, ErrorCode, ModelRefError};
 
+use crate::metadata::MetadataError;
+
 /// A failed operation of the registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -25,6 +27,9 @@ pub enum RegistryError {
         #[source]
         source: TextError,
     },
+    /// The database of manifests and tags.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// Another process holds the store.
     #[error(
         "the store `{store}` is held by {}\nhint: ask the running server instead (set HELIOS_HOST to its address), or stop it",
@@ -224,6 +229,7 @@ impl Classify for RegistryError {
         match self {
             Self::Storage(error) => error.code(),
             Self::ModelConfig(error) => error.code(),
+            Self::Metadata(error) => error.code(),
             Self::Text { source, .. } => source.code(),
             Self::StoreInUse { .. } => ErrorCode::Conflict,
             Self::ModelNotFound { .. } => ErrorCode::ModelNotFound,

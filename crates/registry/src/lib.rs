@@ -21,6 +21,7 @@ mod import;
 mod index;
 mod manifest;
 mod members;
+pub mod metadata;
 mod metrics;
 mod model_store;
 mod names;

@@ -68,6 +68,18 @@ pub struct ModelSummary {
     pub metadata: Option<ModelFacts>,
 }
 
+impl ModelSummary {
+    pub(crate) fn new(model: ModelRef, current: &TagEntry, manifest: &Manifest) -> Self {
+        Self {
+            model,
+            digest: current.digest,
+            size: manifest.size(),
+            changed_at: current.at,
+            metadata: manifest.metadata.clone(),
+        }
+    }
+}
+
 impl Registry {
     /// Opens the store in `dir`, creating it if need be, and reads its index. O(manifests and tags).
     ///

@@ -6,6 +6,7 @@ mod downloads;
 mod gc;
 mod imports;
 mod membership;
+mod metadata;
 mod models;
 mod origin;
 mod over_http;

@@ -1,0 +1,108 @@
+//! The two databases: how they are opened, and their tables, which migrations bring to this release's form.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::pool::PoolOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Pool, Postgres, SqlSafeStr, Sqlite};
+
+use super::MetadataError;
+
+/// Readers of one database at a time; more wait.
+const READERS_MAX: u32 = 4;
+/// Connections to PostgreSQL.
+const CONNECTIONS_MAX: u32 = 8;
+/// Longest wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a lock of SQLite: a backup by another process holds one for moments.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections to one of the two databases.
+#[derive(Clone, Debug)]
+pub(super) enum Connections {
+    /// SQLite: one connection writes, some read; the write-ahead log keeps them out of each other's way.
+    Sqlite { file: PathBuf, reads: Pool<Sqlite>, writes: Pool<Sqlite> },
+    /// PostgreSQL.
+    Postgres { shown: String, pool: Pool<Postgres> },
+}
+
+impl Connections {
+    /// Opens or creates a file.
+    pub(super) async fn sqlite(file: &Path) -> Result<Self, MetadataError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(false);
+        let writes = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
+        let reads = PoolOptions::new().max_connections(READERS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
+        let writes = writes.connect_lazy_with(options.clone());
+        let migrated = migrations(include_str!("migrations/sqlite/1_metadata.sql")).run(&writes).await;
+        let opened = Self::Sqlite { file: file.to_owned(), writes, reads: reads.connect_lazy_with(options) };
+        migrated.map_err(|error| opened.migration_error(error))?;
+        Ok(opened)
+    }
+
+    /// Connects to a server.
+    pub(super) async fn postgres(url: &str) -> Result<Self, MetadataError> {
+        let options = PgConnectOptions::from_str(url).map_err(|_| MetadataError::Address {
+            problem: "the address of the PostgreSQL database cannot be read".to_owned(),
+        })?;
+        let database = options.get_database().unwrap_or("postgres");
+        let shown = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
+        let pool = PoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool = pool.connect_lazy_with(options);
+        let migrated = migrations(include_str!("migrations/postgres/1_metadata.sql")).run(&pool).await;
+        let opened = Self::Postgres { shown, pool };
+        migrated.map_err(|error| opened.migration_error(error))?;
+        Ok(opened)
+    }
+
+    /// What people call the database: its file, or its address without credentials.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Sqlite { file, .. } => file.display().to_string(),
+            Self::Postgres { shown, .. } => shown.clone(),
+        }
+    }
+
+    fn migration_error(&self, error: MigrateError) -> MetadataError {
+        match error {
+            MigrateError::VersionMissing(version) => MetadataError::Newer { database: self.shown(), version },
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => self.error(error),
+            error => MetadataError::Failed { database: self.shown(), problem: error.to_string() },
+        }
+    }
+
+    /// The error in our words, by SQLite's result codes (<https://sqlite.org/rescode.html>).
+    pub(super) fn error(&self, error: sqlx::Error) -> MetadataError {
+        const SQLITE_CORRUPT: i64 = 11;
+        const SQLITE_FULL: i64 = 13;
+        const SQLITE_NOTADB: i64 = 26;
+        let database = self.shown();
+        let problem = error.to_string();
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i64>().ok());
+        match (self, code.map(|code| code & 0xff), &error) {
+            (Self::Sqlite { .. }, Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => {
+                MetadataError::Corrupt { database, problem }
+            }
+            (Self::Sqlite { .. }, Some(SQLITE_FULL), _) => MetadataError::Full { database },
+            (_, _, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_)) => {
+                MetadataError::Unreachable { database, problem }
+            }
+            _ => MetadataError::Failed { database, problem },
+        }
+    }
+}
+
+/// What brings the tables to this release's form: `sql` first; later releases append.
+fn migrations(sql: &'static str) -> Migrator {
+    let first = Migration::new(1, "metadata".into(), MigrationType::Simple, sql.into_sql_str(), false);
+    Migrator::with_migrations(vec![first])
+}

@@ -1,0 +1,386 @@
+//! [`Metadata`] in SQL that SQLite and PostgreSQL both speak.
+
+use std::path::Path;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use helios_storage::BlobInfo;
+use helios_types::{Digest, ModelRef};
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::schema::Connections;
+use super::value::{Row, Value, fetch};
+use super::{Change, Counts, DIGESTS_MAX, Metadata, MetadataError, check};
+use crate::{Manifest, ModelSummary, TagEntry};
+
+/// Rows that one statement writes: below the parameters that SQLite takes.
+const ROWS_MAX: usize = 200;
+
+/// A database in SQLite or PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct SqlMetadata {
+    connections: Connections,
+}
+
+/// A transaction of either database.
+enum Work {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Work {
+    async fn run(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+        match self {
+            Self::Sqlite(work) => fetch::<Sqlite>(work, statement, values).await,
+            Self::Postgres(work) => fetch::<Postgres>(work, statement, values).await,
+        }
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(work) => work.commit().await,
+            Self::Postgres(work) => work.commit().await,
+        }
+    }
+}
+
+impl SqlMetadata {
+    /// Opens a file of SQLite (write-ahead log, `synchronous=FULL`), creating it if need be.
+    ///
+    /// # Errors
+    /// [`MetadataError::Corrupt`], [`MetadataError::Newer`] or [`MetadataError::Failed`].
+    pub async fn sqlite(file: &Path) -> Result<Self, MetadataError> {
+        Ok(Self { connections: Connections::sqlite(file).await? })
+    }
+
+    /// Connects to a PostgreSQL database, such as `postgres://user:password@host/helios`; its tables are made if need
+    /// be.
+    ///
+    /// # Errors
+    /// [`MetadataError::Address`], [`MetadataError::Unreachable`], [`MetadataError::Newer`] or
+    /// [`MetadataError::Failed`].
+    pub async fn postgres(url: &str) -> Result<Self, MetadataError> {
+        Ok(Self { connections: Connections::postgres(url).await? })
+    }
+
+    async fn begin(&self) -> Result<Work, sqlx::Error> {
+        match &self.connections {
+            Connections::Sqlite { writes, .. } => {
+                writes.begin_with("BEGIN IMMEDIATE").await.map(Work::Sqlite)
+            }
+            Connections::Postgres { pool, .. } => pool.begin().await.map(Work::Postgres),
+        }
+    }
+
+    /// Asks outside a transaction.
+    async fn ask(&self, statement: &str, values: &[Value]) -> Result<Vec<Row>, MetadataError> {
+        let rows = match &self.connections {
+            Connections::Sqlite { reads, .. } => match reads.acquire().await {
+                Ok(mut connection) => fetch::<Sqlite>(&mut connection, statement, values).await,
+                Err(error) => Err(error),
+            },
+            Connections::Postgres { pool, .. } => match pool.acquire().await {
+                Ok(mut connection) => fetch::<Postgres>(&mut connection, statement, values).await,
+                Err(error) => Err(error),
+            },
+        };
+        rows.map_err(|error| self.connections.error(error))
+    }
+
+    /// What `read` makes of each row; a row that it cannot read is damage.
+    async fn all<T>(
+        &self,
+        statement: &str,
+        values: &[Value],
+        read: impl Fn(&Row) -> Result<T, String>,
+    ) -> Result<Vec<T>, MetadataError> {
+        let rows = self.ask(statement, values).await?;
+        let read: Result<Vec<T>, String> = rows.iter().map(read).collect();
+        read.map_err(|problem| MetadataError::Corrupt { database: self.connections.shown(), problem })
+    }
+
+    async fn first<T>(
+        &self,
+        statement: &str,
+        values: &[Value],
+        read: impl Fn(&Row) -> Result<T, String>,
+    ) -> Result<Option<T>, MetadataError> {
+        self.all(statement, values, read).await.map(|all| all.into_iter().next())
+    }
+}
+
+impl Metadata for SqlMetadata {
+    fn commit<'a>(&'a self, changes: &'a [Change]) -> BoxFuture<'a, Result<(), MetadataError>> {
+        async move {
+            check(changes)?;
+            let done = async {
+                let mut work = self.begin().await?;
+                for change in changes {
+                    apply(&mut work, change).await?;
+                }
+                work.commit().await
+            };
+            done.await.map_err(|error| self.connections.error(error))
+        }
+        .boxed()
+    }
+
+    fn current<'a>(&'a self, tag: &'a ModelRef) -> BoxFuture<'a, Result<Option<TagEntry>, MetadataError>> {
+        async move {
+            let newest =
+                "SELECT digest, at, source FROM tag_entries WHERE tag = $1 ORDER BY position DESC LIMIT 1";
+            self.first(newest, &[Value::Text(tag.to_string())], tag_entry).await
+        }
+        .boxed()
+    }
+
+    fn history<'a>(&'a self, tag: &'a ModelRef) -> BoxFuture<'a, Result<Vec<TagEntry>, MetadataError>> {
+        async move {
+            let all = "SELECT digest, at, source FROM tag_entries WHERE tag = $1 ORDER BY position";
+            self.all(all, &[Value::Text(tag.to_string())], tag_entry).await
+        }
+        .boxed()
+    }
+
+    fn models(&self) -> BoxFuture<'_, Result<Vec<ModelSummary>, MetadataError>> {
+        async move {
+            let current = "SELECT e.tag, e.digest, m.size, e.at, m.facts FROM tag_entries e \
+                 JOIN manifests m ON m.digest = e.digest \
+                 WHERE e.position = (SELECT MAX(position) FROM tag_entries n WHERE n.tag = e.tag)";
+            let mut models = self.all(current, &[], summary).await?;
+            models.sort_unstable_by(|a, b| a.model.cmp(&b.model));
+            Ok(models)
+        }
+        .boxed()
+    }
+
+    fn tags(&self) -> BoxFuture<'_, Result<Vec<ModelRef>, MetadataError>> {
+        async move {
+            let mut tags =
+                self.all("SELECT DISTINCT tag FROM tag_entries", &[], |row| reference(row, 0)).await?;
+            tags.sort_unstable();
+            Ok(tags)
+        }
+        .boxed()
+    }
+
+    fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, MetadataError>> {
+        async move {
+            let body = "SELECT body FROM manifests WHERE digest = $1";
+            self.first(body, &[digest.into()], |row| row.bytes(0).map(<[u8]>::to_vec)).await
+        }
+        .boxed()
+    }
+
+    fn manifest_with<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Result<Option<Digest>, MetadataError>> {
+        async move {
+            let newest = "SELECT m.digest FROM blobs b JOIN blob_references r ON r.blob = b.id \
+                 JOIN manifests m ON m.id = r.manifest WHERE b.digest = $1 ORDER BY m.id DESC LIMIT 1";
+            self.first(newest, &[blob.into()], |row| row.digest(0)).await
+        }
+        .boxed()
+    }
+
+    fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<BlobInfo>, MetadataError>> {
+        async move {
+            let info = |row: &Row| {
+                Ok(BlobInfo { digest: row.digest(0)?, blake3: row.hash(1)?, size: row.number(2)? })
+            };
+            let blob = "SELECT digest, blake3, size FROM blobs WHERE digest = $1";
+            self.first(blob, &[digest.into()], info).await
+        }
+        .boxed()
+    }
+
+    fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>> {
+        async move {
+            let untagged = "SELECT m.digest FROM manifests m \
+                 WHERE NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = m.digest)";
+            self.all(untagged, &[], |row| row.digest(0)).await
+        }
+        .boxed()
+    }
+
+    fn referenced<'a>(&'a self, blobs: &'a [Digest]) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>> {
+        async move {
+            let mut found = Vec::new();
+            for some in blobs.chunks(DIGESTS_MAX) {
+                let statement =
+                    format!("SELECT digest FROM blobs WHERE digest IN ({})", parameters(1, some.len()));
+                let values: Vec<Value> = some.iter().map(Value::from).collect();
+                found.extend(self.all(&statement, &values, |row| row.digest(0)).await?);
+            }
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn record<'a>(
+        &'a self,
+        kind: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, MetadataError>> {
+        async move {
+            let record = "SELECT value FROM records WHERE kind = $1 AND key = $2";
+            self.first(record, &[kind.into(), key.into()], |row| row.text(0).map(str::to_owned)).await
+        }
+        .boxed()
+    }
+
+    fn records<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<Vec<(String, String)>, MetadataError>> {
+        async move {
+            let pair = |row: &Row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned()));
+            let mut records =
+                self.all("SELECT key, value FROM records WHERE kind = $1", &[kind.into()], pair).await?;
+            records.sort_unstable();
+            Ok(records)
+        }
+        .boxed()
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, MetadataError>> {
+        async move {
+            let counted = "SELECT (SELECT COUNT(*) FROM manifests), (SELECT COUNT(*) FROM blobs), \
+                 (SELECT COUNT(DISTINCT tag) FROM tag_entries)";
+            let counts = |row: &Row| {
+                Ok(Counts { manifests: row.number(0)?, blobs: row.number(1)?, tags: row.number(2)? })
+            };
+            self.first(counted, &[], counts).await.map(Option::unwrap_or_default)
+        }
+        .boxed()
+    }
+
+    fn backup<'a>(&'a self, file: &'a Path) -> BoxFuture<'a, Result<(), MetadataError>> {
+        async move {
+            match &self.connections {
+                Connections::Sqlite { .. } => {
+                    let target = Value::Text(file.display().to_string());
+                    self.ask("VACUUM INTO $1", &[target]).await.map(drop)
+                }
+                Connections::Postgres { .. } => Err(MetadataError::NoBackup {
+                    database: self.connections.shown(),
+                    hint: "`pg_dump` copies it while it serves",
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            match &self.connections {
+                Connections::Sqlite { reads, writes, .. } => {
+                    reads.close().await;
+                    writes.close().await;
+                }
+                Connections::Postgres { pool, .. } => pool.close().await,
+            }
+        }
+        .boxed()
+    }
+}
+
+async fn apply(work: &mut Work, change: &Change) -> Result<(), sqlx::Error> {
+    match change {
+        Change::PutManifest { digest, manifest } => put_manifest(work, digest, manifest).await,
+        Change::RemoveManifest(digest) => remove_manifest(work, digest).await,
+        Change::SetTag { reference, history } => set_tag(work, reference, history).await,
+        Change::RemoveTag(reference) => set_tag(work, reference, &[]).await,
+        Change::PutRecord { kind, key, value } => {
+            let put = "INSERT INTO records (kind, key, value) VALUES ($1, $2, $3) \
+                 ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value";
+            work.run(put, &[kind.as_str().into(), key.as_str().into(), value.as_str().into()]).await.map(drop)
+        }
+        Change::RemoveRecord { kind, key } => {
+            let remove = "DELETE FROM records WHERE kind = $1 AND key = $2";
+            work.run(remove, &[kind.as_str().into(), key.as_str().into()]).await.map(drop)
+        }
+    }
+}
+
+async fn put_manifest(work: &mut Work, digest: &Digest, manifest: &Manifest) -> Result<(), sqlx::Error> {
+    let facts = serde_json::to_string(&manifest.metadata).expect("invariant: facts have only string keys");
+    let values =
+        [digest.into(), Value::Bytes(manifest.to_bytes()), Value::Text(facts), manifest.size().into()];
+    let put = "INSERT INTO manifests (digest, body, facts, size) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (digest) DO NOTHING RETURNING id";
+    let Some(id) = work.run(put, &values).await?.first().map(|row| row.integer(0)) else { return Ok(()) };
+    let id = id.map_err(|problem| sqlx::Error::Decode(problem.into()))?;
+    for files in manifest.files.chunks(ROWS_MAX) {
+        let rows: Vec<String> =
+            (0..files.len()).map(|row| format!("({})", parameters(3 * row + 1, 3))).collect();
+        let put = format!(
+            "INSERT INTO blobs (digest, blake3, size) VALUES {} ON CONFLICT (digest) DO NOTHING",
+            rows.join(", ")
+        );
+        let columns = |file: &crate::FileEntry| {
+            let BlobInfo { digest, blake3, size } = file.blob;
+            [Value::from(&digest), Value::Bytes(blake3.to_vec()), Value::from(size)]
+        };
+        work.run(&put, &files.iter().flat_map(columns).collect::<Vec<_>>()).await?;
+        let refer = format!(
+            "INSERT INTO blob_references (blob, manifest) SELECT id, $1 FROM blobs WHERE digest IN ({}) \
+             ON CONFLICT DO NOTHING",
+            parameters(2, files.len())
+        );
+        let values: Vec<Value> = [Value::Integer(id)]
+            .into_iter()
+            .chain(files.iter().map(|file| (&file.blob.digest).into()))
+            .collect();
+        work.run(&refer, &values).await?;
+    }
+    Ok(())
+}
+
+async fn remove_manifest(work: &mut Work, digest: &Digest) -> Result<(), sqlx::Error> {
+    let remove = "DELETE FROM manifests WHERE digest = $1 \
+         AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = $1) RETURNING id";
+    let Some(id) = work.run(remove, &[digest.into()]).await?.first().map(|row| row.integer(0)) else {
+        return Ok(());
+    };
+    let id = Value::Integer(id.map_err(|problem| sqlx::Error::Decode(problem.into()))?);
+    let orphans = "DELETE FROM blobs WHERE id IN (SELECT blob FROM blob_references WHERE manifest = $1) \
+         AND NOT EXISTS (SELECT 1 FROM blob_references r WHERE r.blob = blobs.id AND r.manifest <> $1)";
+    work.run(orphans, std::slice::from_ref(&id)).await?;
+    work.run("DELETE FROM blob_references WHERE manifest = $1", &[id]).await.map(drop)
+}
+
+async fn set_tag(work: &mut Work, reference: &ModelRef, history: &[TagEntry]) -> Result<(), sqlx::Error> {
+    let tag = Value::Text(reference.to_string());
+    work.run("DELETE FROM tag_entries WHERE tag = $1", std::slice::from_ref(&tag)).await?;
+    for (position, entry) in history.iter().enumerate() {
+        let put = "INSERT INTO tag_entries (tag, position, digest, at, source) VALUES ($1, $2, $3, $4, $5)";
+        let position = Value::from(position as u64);
+        let values =
+            [tag.clone(), position, (&entry.digest).into(), entry.at.into(), entry.source.as_str().into()];
+        work.run(put, &values).await?;
+    }
+    Ok(())
+}
+
+/// `count` parameters from `$first` on, with commas.
+fn parameters(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
+    names.join(", ")
+}
+
+fn tag_entry(row: &Row) -> Result<TagEntry, String> {
+    Ok(TagEntry { digest: row.digest(0)?, at: row.number(1)?, source: row.text(2)?.to_owned() })
+}
+
+fn reference(row: &Row, column: usize) -> Result<ModelRef, String> {
+    let tag = row.text(column)?;
+    tag.parse().map_err(|error| format!("the tag `{tag}`: {error}"))
+}
+
+fn summary(row: &Row) -> Result<ModelSummary, String> {
+    let metadata =
+        serde_json::from_str(row.text(4)?).map_err(|error| format!("facts of a manifest: {error}"))?;
+    Ok(ModelSummary {
+        model: reference(row, 0)?,
+        digest: row.digest(1)?,
+        size: row.number(2)?,
+        changed_at: row.number(3)?,
+        metadata,
+    })
+}
