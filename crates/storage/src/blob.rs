@@ -1,4 +1,4 @@
-//! A blob's bytes in memory: a read-only map of its file, or a buffer.
+//! A blob's bytes in memory: a read-only map of its file, a buffer, or a region of an I/O engine's pool.
 //!
 //! A map holds the file itself, not its name: it stays valid when the name is removed or given to another file.
 
@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use crate::io::Region;
+
 /// Immutable bytes, shared by clones.
 #[derive(Clone)]
 pub struct Blob(Arc<Bytes>);
@@ -19,12 +21,26 @@ pub struct Blob(Arc<Bytes>);
 enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
+    Loaded(Region),
 }
 
 impl Blob {
     /// Wraps a buffer, which counts as verified: derived data and tests.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Bytes::Owned(bytes)))
+    }
+
+    /// Takes over what was read into an engine's memory and verified there.
+    pub(crate) fn from_region(region: Region) -> Self {
+        Self(Arc::new(Bytes::Loaded(region)))
+    }
+
+    /// The map, if it is one.
+    pub(crate) fn mapped(&self) -> Option<&Mmap> {
+        match &*self.0 {
+            Bytes::Mapped(map) => Some(map),
+            Bytes::Owned(_) | Bytes::Loaded(_) => None,
+        }
     }
 
     /// Maps a whole file of the store.
@@ -44,6 +60,7 @@ impl Deref for Blob {
         match &*self.0 {
             Bytes::Mapped(map) => map,
             Bytes::Owned(bytes) => bytes,
+            Bytes::Loaded(region) => region,
         }
     }
 }
@@ -56,7 +73,11 @@ impl AsRef<[u8]> for Blob {
 
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if matches!(*self.0, Bytes::Mapped(_)) { "mapped" } else { "owned" };
+        let kind = match *self.0 {
+            Bytes::Mapped(_) => "mapped",
+            Bytes::Owned(_) => "owned",
+            Bytes::Loaded(_) => "loaded",
+        };
         write!(f, "Blob({kind}, {} bytes)", self.len())
     }
 }

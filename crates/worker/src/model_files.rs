@@ -1,5 +1,6 @@
 //! Which files of a manifest the engine needs, opened and verified.
 
+use futures::future::try_join_all;
 use helios_engine::{EngineError, Model};
 use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role, WeightFormat};
 use helios_storage::Blob;
@@ -76,20 +77,31 @@ impl WeightFiles {
                     Some(file) => Some(store.blob(file).await?),
                     None => None,
                 };
-                let mut files = Vec::new();
-                for file in manifest.files(Role::Weights) {
-                    files.push((file.path.clone(), store.blob(file).await?));
-                }
+                // Together: a shard is verified while the next is read.
+                let weights = || manifest.files(Role::Weights);
+                let blobs = try_join_all(weights().map(|file| store.blob(file))).await?;
+                let files = weights().map(|file| file.path.clone()).zip(blobs).collect();
                 Ok(Self::Safetensors { config: store.blob(config).await?, files, index })
             }
         }
     }
 
-    /// Parses the headers and maps the tensors. Blocks.
+    /// The files with tensors, by name.
+    fn blobs(&self) -> Vec<(&str, &Blob)> {
+        match self {
+            Self::Gguf { name, blob } => vec![(name, blob)],
+            Self::Safetensors { files, .. } => {
+                files.iter().map(|(name, blob)| (name.as_str(), blob)).collect()
+            }
+        }
+    }
+
+    /// Brings the files into memory, parses the headers and maps the tensors. Blocks.
     ///
     /// # Errors
-    /// A malformed file, an unsupported model, or tensors that do not fit its configuration.
+    /// A failing disk, a malformed file, an unsupported model, or tensors that do not fit its configuration.
     pub fn parse(self) -> Result<Model, EngineError> {
+        helios_storage::populate(&self.blobs())?;
         match self {
             Self::Gguf { name, blob } => Model::from_gguf(&name, blob),
             Self::Safetensors { config, files, index } => {

@@ -94,6 +94,11 @@ impl IoEngine {
         Arc::clone(&self.pool).acquire().await
     }
 
+    /// A free buffer, if there is one now.
+    pub fn try_buffer(&self) -> Option<Buffer> {
+        self.pool.acquire_run(1)?.pop()
+    }
+
     /// Neighbouring buffers for `bytes` in one piece, or `None` where no such run is free now.
     pub fn run(&self, bytes: usize) -> Option<Vec<Buffer>> {
         self.pool.acquire_run(bytes.div_ceil(self.pool.buffer_bytes()))

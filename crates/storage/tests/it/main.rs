@@ -12,6 +12,7 @@ mod every_prefix;
 mod gguf;
 mod gguf_builder;
 mod io;
+mod load;
 mod safetensors;
 mod simulated_disk;
 mod tree;
