@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use helios_kernels::{Format, WeightMatrix, dequantise_row};
-use helios_storage::{Blob, Checkpoint, TensorView};
+use helios_storage::{Blob, Checkpoint, TensorNames, TensorView};
 use helios_types::TensorType;
 
-use crate::{EngineError, ModelConfig, NameScheme};
+use crate::{EngineError, ModelConfig};
 
 /// Every tensor of a model.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Weights {
     /// Finds and checks every tensor that `config` asks for, and refuses a checkpoint that has others: they would
     /// change the result.
     pub(crate) fn open(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<Self, EngineError> {
-        let names = Names::of(config.names);
+        let names = TensorNames::of(config.names);
         let mut opener = Opener { checkpoint, used: BTreeSet::new() };
         let (hidden, vocab) = (config.hidden, config.vocab);
         let embedding = opener.matrix(names.embedding, vocab, hidden)?;
@@ -87,69 +87,6 @@ impl LayerWeights {
     }
 }
 
-/// What one naming scheme calls the tensors; those of a layer without the layer's prefix.
-struct Names {
-    embedding: &'static str,
-    output_norm: &'static str,
-    output: &'static str,
-    layer_prefix: &'static str,
-    attention_norm: &'static str,
-    query: &'static str,
-    key: &'static str,
-    value: &'static str,
-    attention_output: &'static str,
-    ffn_norm: &'static str,
-    gate: &'static str,
-    up: &'static str,
-    down: &'static str,
-    /// Ends of names that may be there and change nothing: frequencies that follow from the configuration, or the
-    /// second copy of a tied output.
-    harmless: &'static [&'static str],
-}
-
-const GGUF_NAMES: Names = Names {
-    embedding: "token_embd.weight",
-    output_norm: "output_norm.weight",
-    output: "output.weight",
-    layer_prefix: "blk",
-    attention_norm: "attn_norm.weight",
-    query: "attn_q.weight",
-    key: "attn_k.weight",
-    value: "attn_v.weight",
-    attention_output: "attn_output.weight",
-    ffn_norm: "ffn_norm.weight",
-    gate: "ffn_gate.weight",
-    up: "ffn_up.weight",
-    down: "ffn_down.weight",
-    harmless: &[],
-};
-
-const HUGGING_FACE_NAMES: Names = Names {
-    embedding: "model.embed_tokens.weight",
-    output_norm: "model.norm.weight",
-    output: "lm_head.weight",
-    layer_prefix: "model.layers",
-    attention_norm: "input_layernorm.weight",
-    query: "self_attn.q_proj.weight",
-    key: "self_attn.k_proj.weight",
-    value: "self_attn.v_proj.weight",
-    attention_output: "self_attn.o_proj.weight",
-    ffn_norm: "post_attention_layernorm.weight",
-    gate: "mlp.gate_proj.weight",
-    up: "mlp.up_proj.weight",
-    down: "mlp.down_proj.weight",
-    harmless: &["rotary_emb.inv_freq", "lm_head.weight"],
-};
-
-impl Names {
-    fn of(scheme: NameScheme) -> &'static Self {
-        match scheme {
-            NameScheme::Gguf => &GGUF_NAMES,
-            NameScheme::HuggingFace => &HUGGING_FACE_NAMES,
-        }
-    }
-}
-
 /// Takes tensors out of a checkpoint and remembers which.
 struct Opener<'a> {
     checkpoint: &'a Checkpoint,
@@ -160,10 +97,10 @@ impl<'a> Opener<'a> {
     fn layer(
         &mut self,
         config: &ModelConfig,
-        names: &Names,
+        names: &TensorNames,
         layer: usize,
     ) -> Result<LayerWeights, EngineError> {
-        let name = |suffix: &str| format!("{}.{layer}.{suffix}", names.layer_prefix);
+        let name = |suffix: &str| names.in_layer(layer, suffix);
         let (hidden, ffn) = (config.hidden, config.ffn);
         let (query, kv) = (config.query_width(), config.kv_width());
         Ok(LayerWeights {
@@ -212,7 +149,7 @@ impl<'a> Opener<'a> {
         Ok(view)
     }
 
-    fn refuse_unused(&self, names: &Names) -> Result<(), EngineError> {
+    fn refuse_unused(&self, names: &TensorNames) -> Result<(), EngineError> {
         let harmless = |name: &str| names.harmless.iter().any(|end| name.ends_with(end));
         let mut unused = self.checkpoint.tensors().filter(|tensor| !self.used.contains(&tensor.name));
         match unused.find(|tensor| !harmless(&tensor.name)) {

@@ -27,6 +27,7 @@ impl PullProgress {
             Phase::Resolving => "asking the source".to_owned(),
             Phase::Downloading => format!("fetching {}", progress.file),
             Phase::Copying => format!("copying {}", progress.file),
+            Phase::Converting => format!("writing {}", progress.file),
             Phase::Importing => "reading headers".to_owned(),
         };
         if self.what != what {

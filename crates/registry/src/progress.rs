@@ -14,6 +14,8 @@ pub enum Phase {
     Downloading,
     /// Files are copied into the store.
     Copying,
+    /// Files are written in the other form.
+    Converting,
     /// Headers are read and derived files made.
     Importing,
 }

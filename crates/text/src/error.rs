@@ -58,6 +58,14 @@ pub enum TextError {
         /// What the tokenizer said.
         reason: String,
     },
+    /// A tokenizer does something that the metadata of a GGUF file cannot say.
+    #[error("`{field}` {problem}, which GGUF cannot say\nhint: keep this model in the safetensors form")]
+    NoGgufForm {
+        /// The field of `tokenizer.json` or of the files beside it.
+        field: &'static str,
+        /// What it asks for.
+        problem: String,
+    },
     /// A token id is not in the vocabulary.
     #[error("token id {token} is not in the vocabulary of {vocabulary} tokens")]
     UnknownToken {
@@ -102,7 +110,8 @@ impl Classify for TextError {
             | Self::InvalidConfig { .. }
             | Self::UnknownSpecialToken { .. }
             | Self::InvalidTemplate { .. } => ErrorCode::Corrupt,
-            Self::UnknownToken { .. }
+            Self::NoGgufForm { .. }
+            | Self::UnknownToken { .. }
             | Self::MessagesRefused { .. }
             | Self::TemplateFailed { .. }
             | Self::TemplateLimit { .. } => ErrorCode::InvalidRequest,

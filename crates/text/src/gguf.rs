@@ -13,8 +13,8 @@ use crate::{SpecialTokens, TextError};
 pub const KNOWN_PRE_TOKENIZERS: &[&str] = &["smollm"];
 
 /// Token types of the GGUF specification.
-const TYPE_CONTROL: u32 = 3;
-const TYPE_USER_DEFINED: u32 = 4;
+pub(crate) const TYPE_CONTROL: u32 = 3;
+pub(crate) const TYPE_USER_DEFINED: u32 = 4;
 
 /// The `tokenizer.ggml.*` fields of a GGUF file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Serialize for Vocab<'_> {
 
 /// How text is split, by the name in the file. Source: `llama-vocab.cpp` of llama.cpp, where `smollm` splits digits
 /// one by one and then as GPT-2 did.
-fn pre_tokenizer(name: &str) -> Result<Value, TextError> {
+pub(crate) fn pre_tokenizer(name: &str) -> Result<Value, TextError> {
     match name {
         "smollm" => {
             let digits = json!({"type": "Digits", "individual_digits": true});

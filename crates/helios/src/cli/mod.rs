@@ -6,7 +6,7 @@ mod store;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
-pub(crate) use store::{GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 
 /// Serves large language models on hardware you own.
 ///
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Give a model another name
     Tag(TagArgs),
+    /// Convert a model between safetensors and GGUF without changing a value
+    Convert(ConvertArgs),
     /// Free the space of everything that no tag refers to
     Gc(GcArgs),
     /// Check, explain or describe the configuration

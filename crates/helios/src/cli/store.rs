@@ -47,6 +47,23 @@ pub(crate) struct TagArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// A model of the store, or a source as `helios pull` takes it
+    pub(crate) source: String,
+    /// Name and tag of the result
+    pub(crate) target: String,
+    /// The form of the result
+    ///
+    /// F32, F16 and BF16 keep their bits. Quantised GGUF types have no safetensors form and are refused, as is whatever
+    /// else the other form cannot say; nothing is ever quantised anew.
+    #[arg(long, value_name = "FORM", value_parser = ["gguf", "safetensors"])]
+    pub(crate) to: String,
+    /// Progress and result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct GcArgs {
     /// One JSON object on standard output
     #[arg(long)]

@@ -14,4 +14,4 @@ pub(crate) use config::{config, config_schema};
 pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;
-pub(crate) use store::{gc, list, pull, rm, show, tag};
+pub(crate) use store::{convert, gc, list, pull, rm, show, tag};

@@ -4,24 +4,39 @@ use helios_registry::{MemoryProfile, ModelFacts, ModelSummary, Resolved, TagEntr
 use helios_types::ModelRef;
 use serde_json::json;
 
-use crate::cli::{GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 use crate::config::{Config, show_size};
+use crate::models;
 use crate::parts::Interrupt;
 use crate::progress::PullProgress;
 use crate::store::Store;
 
 /// `helios pull`. Ctrl-C keeps what came, for the next pull to go on from.
 pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()> {
-    let interrupt = Interrupt::listen()?;
     let name = args.name.as_deref().map(str::parse::<ModelRef>).transpose()?;
+    fetch(&Store::open(config).await?, &args.model, name, args.json).await.map(drop)
+}
+
+/// `helios convert`: a pull whose source is a model of the store.
+pub(crate) async fn convert(config: &Config, args: &ConvertArgs) -> anyhow::Result<()> {
+    let target = args.target.parse::<ModelRef>()?;
     let store = Store::open(config).await?;
+    let model = match models::is_source(&args.source) {
+        true => fetch(&store, &args.source, None, args.json).await?.reference,
+        false => args.source.parse()?,
+    };
+    fetch(&store, &format!("convert:{model}#{}", args.to), Some(target), args.json).await.map(drop)
+}
+
+/// Pulls with a progress bar, or JSON lines.
+async fn fetch(store: &Store, spec: &str, name: Option<ModelRef>, as_json: bool) -> anyhow::Result<Resolved> {
+    let interrupt = Interrupt::listen()?;
     let mut bar = PullProgress::new();
-    let as_json = args.json;
     let mut report = |progress| match as_json {
         true => println!("{}", json!({ "progress": progress })),
         false => bar.report(&progress),
     };
-    let pulled = interrupt.or(async { Ok(store.pull(&args.model, name, &mut report).await?) }).await;
+    let pulled = interrupt.or(async { Ok(store.pull(spec, name, &mut report).await?) }).await;
     bar.finish();
     let resolved = pulled?;
     if as_json {
@@ -34,7 +49,7 @@ pub(crate) async fn pull(config: &Config, args: &PullArgs) -> anyhow::Result<()>
             resolved.digest
         );
     }
-    Ok(())
+    Ok(resolved)
 }
 
 /// `helios list`.

@@ -120,7 +120,7 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["serve"],
         &["run"],
@@ -130,6 +130,7 @@ fn help_teaches_every_command() {
         &["ps"],
         &["rm"],
         &["tag"],
+        &["convert"],
         &["gc"],
         &["config"],
         &["config", "explain"],

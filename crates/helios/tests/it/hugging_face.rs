@@ -69,3 +69,28 @@ fn a_sharded_bf16_directory_answers_like_the_file_it_came_from() {
     assert!(choice["message"]["content"].as_str().unwrap().contains("Paris"), "{answer}");
     assert_eq!(choice["finish_reason"], "stop", "{answer}");
 }
+
+#[test]
+fn a_converted_model_gives_the_same_greedy_answer() {
+    let store = store_with_model();
+    let dir = tempfile::tempdir().unwrap();
+    write_directory(dir.path(), store.path());
+    let source = format!("file:{}", dir.path().display());
+    verb_ok(store.path(), &["pull", &source, "--as", BF16]);
+    let converted = verb_ok(store.path(), &["convert", BF16, "smollm2:bf16-gguf", "--to", "gguf", "--json"]);
+    assert!(converted.lines().last().unwrap().contains("smollm2:bf16-gguf"), "{converted}");
+    let quantised =
+        crate::harness::verb(store.path(), &["convert", MODEL, "smollm2:x", "--to", "safetensors"]);
+    let error = String::from_utf8(quantised.stderr).unwrap();
+    assert!(
+        error.contains("`token_embd.weight` is q4_1") && error.contains("hint: nothing is quantised"),
+        "{error}"
+    );
+
+    let deployment = Deployment::one_process(&[BF16, "smollm2:bf16-gguf"], store);
+    let text = |model: &str| {
+        let answer = deployment.ask(model, "Name three rivers of Africa.", 48);
+        answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(text(BF16), text("smollm2:bf16-gguf"));
+}

@@ -11,6 +11,7 @@ use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
 
 use super::origin::{Fetcher, check_status, shown, unreachable};
+use super::selection::{is_pickle, refuse_pickle};
 use super::{Context, Expected, Gathered, file_name};
 use crate::blocking::blocking;
 use crate::progress::Phase;
@@ -35,6 +36,9 @@ pub(super) async fn gather(
     expected: Option<&Expected>,
 ) -> Result<Gathered, RegistryError> {
     let name = file_name(url.path());
+    if is_pickle(name) {
+        return Err(refuse_pickle(url.as_str(), name));
+    }
     if !name.ends_with(".gguf") {
         return Err(RegistryError::invalid_source(url.as_str(), "its path does not end in .gguf"));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use helios_storage::DurableFiles;
 
-use super::selection::select;
+use super::selection::{is_pickle, refuse_pickle, select};
 use super::{Context, Gathered, GatheredFile};
 use crate::RegistryError;
 use crate::blocking::blocking;
@@ -34,6 +34,9 @@ fn model_files(files: &DurableFiles, path: &Path) -> Result<Vec<(String, PathBuf
     if !files.is_dir(path) {
         let name =
             name_of(path).ok_or_else(|| RegistryError::invalid_model(&subject, "its name is not UTF-8"))?;
+        if is_pickle(&name) {
+            return Err(refuse_pickle(&subject, &name));
+        }
         if !name.ends_with(".gguf") {
             return Err(RegistryError::invalid_model(subject, "it is neither a folder nor a .gguf file"));
         }

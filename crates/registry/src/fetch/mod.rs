@@ -19,7 +19,7 @@ pub(crate) use selection::INDEX_FILE;
 
 use crate::pins::Intake;
 use crate::progress::Reporter;
-use crate::{Manifest, Registry, RegistryError, Source};
+use crate::{Manifest, Registry, RegistryError, Source, convert};
 
 /// What one pull works with.
 pub(crate) struct Context {
@@ -71,6 +71,7 @@ impl Context {
             }
             Source::File(path) => local::gather(self, path).await,
             Source::Url(url) => download::gather(self, url, expected).await,
+            Source::Convert { model, format } => convert::gather(self, model, *format).await,
         }
     }
 

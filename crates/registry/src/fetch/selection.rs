@@ -16,6 +16,9 @@ const SMALL_FILES: [&str; 7] = [
 /// Tells which shard has which tensor.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// Endings of pickled checkpoints.
+const PICKLE_SUFFIXES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
+
 /// Names that an error lists.
 const LISTED_MAX: usize = 10;
 
@@ -30,12 +33,29 @@ pub(super) fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str
     let gguf: Vec<&str> = names.iter().copied().filter(|name| name.ends_with(".gguf")).collect();
     match gguf.as_slice() {
         [one] => Ok(vec![one]),
-        [] => refuse("it has neither safetensors nor GGUF files".to_owned()),
+        [] => match names.iter().find(|name| is_pickle(name)) {
+            Some(name) => Err(refuse_pickle(subject, name)),
+            None => refuse("it has neither safetensors nor GGUF files".to_owned()),
+        },
         several => {
             let listed = several.iter().take(LISTED_MAX).copied().collect::<Vec<_>>().join(", ");
             refuse(format!("it has {} GGUF files; name one of: {listed}", several.len()))
         }
     }
+}
+
+/// Whether a name ends like a pickled checkpoint's.
+pub(crate) fn is_pickle(name: &str) -> bool {
+    PICKLE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The error for a checkpoint that runs code when it is read.
+pub(crate) fn refuse_pickle(subject: &str, name: &str) -> RegistryError {
+    let problem = format!(
+        "`{name}` is a pickle, which can run any code when it is read\n\
+         hint: take the safetensors form of the model; its publisher makes one with `save_pretrained`"
+    );
+    RegistryError::invalid_model(subject, problem)
 }
 
 /// `model.safetensors`, or its shards, or the one safetensors file there is.
@@ -70,6 +90,9 @@ mod tests {
     fn a_choice_that_is_not_ours_is_refused() {
         let error = select("hf:a/b", &["q4.gguf", "q8.gguf"]).expect_err("two files").to_string();
         assert!(error.contains("q4.gguf, q8.gguf"), "{error}");
-        assert!(select("x", &["README.md", "pytorch_model.bin"]).is_err());
+        for pickle in ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "last.ckpt"] {
+            let error = select("x", &["README.md", pickle]).expect_err("a pickle").to_string();
+            assert!(error.contains(pickle) && error.contains("hint: take the safetensors form"), "{error}");
+        }
     }
 }

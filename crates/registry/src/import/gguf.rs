@@ -24,7 +24,8 @@ pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, RegistryErro
     })
 }
 
-fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, RegistryError> {
+/// The tokenizer in the metadata of a file.
+pub(crate) fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, RegistryError> {
     let strings = |key: &str| -> Result<Vec<String>, StorageError> {
         let array = gguf.optional(key, Gguf::strings)?;
         Ok(array.map(|array| array.iter().map(str::to_owned).collect()).unwrap_or_default())

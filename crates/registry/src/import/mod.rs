@@ -1,7 +1,7 @@
 //! From a model's files to its manifest: headers are read, checked, and turned into small derived files, so that a
 //! proxy never needs weights and a worker never needs a tokenizer.
 
-mod gguf;
+pub(crate) mod gguf;
 mod hugging_face;
 mod profile;
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
 
+mod convert;
 mod downloads;
 mod gc;
 mod imports;

@@ -18,10 +18,10 @@ const TENSORS_MAX: u64 = 65_536;
 /// Dimensions of a tensor, as in ggml.
 const DIMENSIONS_MAX: usize = 4;
 /// What tensor data is aligned to, where `general.alignment` does not say; and the values that it may have.
-const ALIGNMENT_DEFAULT: u64 = 32;
+pub(super) const ALIGNMENT_DEFAULT: u64 = 32;
 const ALIGNMENT_MIN: u64 = 8;
 const ALIGNMENT_MAX: u64 = 1 << 16;
-const ALIGNMENT_KEY: &str = "general.alignment";
+pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
 /// A key of no letters, a type and one byte.
 const KEY_BYTES_MIN: u64 = 8 + 4 + 1;
 /// A name of no letters, a rank, one dimension, a type and an offset.
@@ -158,6 +158,18 @@ fn tensor_type(number: u32) -> Result<TensorType, FormatProblem> {
             let name = unsupported_type_name(other).map_or_else(|| format!("number {other}"), str::to_owned);
             Err(FormatProblem::UnsupportedTensorType { name, supported: SUPPORTED_TYPES })
         }
+    }
+}
+
+/// The `ggml_type` number of an element type.
+pub(super) fn type_number(tensor_type: TensorType) -> u32 {
+    match tensor_type {
+        TensorType::F32 => 0,
+        TensorType::F16 => 1,
+        TensorType::Q4_0 => 2,
+        TensorType::Q4_1 => 3,
+        TensorType::Q8_0 => 8,
+        TensorType::BF16 => 30,
     }
 }
 

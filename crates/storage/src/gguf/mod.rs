@@ -6,6 +6,7 @@
 mod header;
 mod reader;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 

@@ -50,20 +50,20 @@ pub struct StringArray {
 }
 
 /// The format's numbers of its value types.
-mod value_type {
-    pub(super) const U8: u32 = 0;
-    pub(super) const I8: u32 = 1;
-    pub(super) const U16: u32 = 2;
-    pub(super) const I16: u32 = 3;
-    pub(super) const U32: u32 = 4;
-    pub(super) const I32: u32 = 5;
-    pub(super) const F32: u32 = 6;
-    pub(super) const BOOL: u32 = 7;
-    pub(super) const STRING: u32 = 8;
-    pub(super) const ARRAY: u32 = 9;
-    pub(super) const U64: u32 = 10;
-    pub(super) const I64: u32 = 11;
-    pub(super) const F64: u32 = 12;
+pub(super) mod value_type {
+    pub(in crate::gguf) const U8: u32 = 0;
+    pub(in crate::gguf) const I8: u32 = 1;
+    pub(in crate::gguf) const U16: u32 = 2;
+    pub(in crate::gguf) const I16: u32 = 3;
+    pub(in crate::gguf) const U32: u32 = 4;
+    pub(in crate::gguf) const I32: u32 = 5;
+    pub(in crate::gguf) const F32: u32 = 6;
+    pub(in crate::gguf) const BOOL: u32 = 7;
+    pub(in crate::gguf) const STRING: u32 = 8;
+    pub(in crate::gguf) const ARRAY: u32 = 9;
+    pub(in crate::gguf) const U64: u32 = 10;
+    pub(in crate::gguf) const I64: u32 = 11;
+    pub(in crate::gguf) const F64: u32 = 12;
 }
 
 impl GgufValue {
@@ -200,6 +200,16 @@ impl StringArray {
             array.ends.push(array.text.len() as u32);
         }
         Ok(array)
+    }
+
+    /// Packs strings; `None` if they have more than 4 GiB together, which the format's readers refuse.
+    pub fn pack<'a>(strings: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut array = Self::default();
+        for text in strings {
+            array.text.push_str(text);
+            array.ends.push(u32::try_from(array.text.len()).ok()?);
+        }
+        Some(array)
     }
 
     /// Number of strings.

@@ -4,6 +4,8 @@
 //! the last of two tensors with one name, buffers the JSON twice, and does not say which tensor is wrong. A test holds
 //! that it accepts every file that this one accepts, with the same tensors.
 
+mod write;
+
 use std::borrow::Cow;
 use std::fmt;
 
