@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use memmap2::Mmap;
 
@@ -17,6 +17,22 @@ use crate::io::Region;
 /// Immutable bytes, shared by clones.
 #[derive(Clone)]
 pub struct Blob(Arc<Bytes>);
+
+/// Tells whether a blob is still open somewhere in this process, without keeping it open.
+#[derive(Clone)]
+pub(crate) struct WeakBlob(Weak<Bytes>);
+
+impl WeakBlob {
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl fmt::Debug for WeakBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WeakBlob({})", if self.is_open() { "open" } else { "closed" })
+    }
+}
 
 enum Bytes {
     Mapped(Mmap),
@@ -41,6 +57,11 @@ impl Blob {
             Bytes::Mapped(map) => Some(map),
             Bytes::Owned(_) | Bytes::Loaded(_) => None,
         }
+    }
+
+    /// Tells later whether it is still open.
+    pub(crate) fn downgrade(&self) -> WeakBlob {
+        WeakBlob(Arc::downgrade(&self.0))
     }
 
     /// Maps a whole file of the store.

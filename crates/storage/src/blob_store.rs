@@ -73,6 +73,18 @@ impl BlobStore {
         self.layout.blob(digest)
     }
 
+    /// Whether [`get`](Self::get) would hand the blob out without reading it.
+    pub(crate) fn needs_no_read(&self, info: &BlobInfo) -> bool {
+        let status = self.disk().status(&self.path(&info.digest));
+        status.is_ok_and(|status| self.is_verified(status, info))
+    }
+
+    /// Bytes that a writer of the key left, if there was one.
+    pub(crate) fn partial_bytes(&self, key: &str) -> Option<u64> {
+        let status = is_key(key).then(|| self.disk().status(&self.layout.partial.join(key)));
+        status?.ok().map(|status| status.size)
+    }
+
     /// Maps a blob. The first time since the system started, and whenever the file has changed, it is read in full and
     /// compared with `info`: O(size).
     ///

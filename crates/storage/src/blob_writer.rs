@@ -1,7 +1,10 @@
 //! A blob that arrives in pieces: hashed as it is written, resumable until it is committed.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use helios_runtime::Clock;
 use helios_types::Digest;
 
 use crate::durable::StagedFile;
@@ -16,6 +19,25 @@ pub struct BlobWriter {
     staged: StagedFile,
     layout: Arc<Layout>,
     hasher: BlobHasher,
+    watch: Option<Box<dyn WriteWatch>>,
+}
+
+/// Follows a writer on behalf of who gave it out: keeps its room, and knows where it can go on.
+pub(crate) trait WriteWatch: fmt::Debug + Send + Sync {
+    /// Makes sure of room for `bytes` in all.
+    fn reserve(&mut self, bytes: u64) -> Result<(), StorageError>;
+
+    /// `bytes` were written within `elapsed`.
+    fn wrote(&mut self, bytes: u64, elapsed: Duration);
+
+    /// Writing failed.
+    fn failed(&mut self, error: &StorageError);
+
+    /// A writer of the same key in another directory with room for `bytes` at least.
+    fn elsewhere(&mut self, bytes: u64) -> Option<BlobWriter>;
+
+    /// The blob is there.
+    fn committed(&mut self, info: &BlobInfo);
 }
 
 impl BlobWriter {
@@ -24,7 +46,12 @@ impl BlobWriter {
         let mut hasher = BlobHasher::default();
         hashing::for_each_chunk(staged.file(), |chunk| hasher.update(chunk))
             .map_err(|error| StorageError::io("read", staged.path(), error))?;
-        Ok(Self { staged, layout, hasher })
+        Ok(Self { staged, layout, hasher, watch: None })
+    }
+
+    /// Has it followed.
+    pub(crate) fn watched(self, watch: Box<dyn WriteWatch>) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Bytes written so far, those of an earlier writer included.
@@ -33,15 +60,39 @@ impl BlobWriter {
         self.hasher.size()
     }
 
-    /// Appends `bytes`.
+    /// Appends `bytes`. Where the store has other directories and this one fails or fills, the writer moves there with
+    /// what it has.
     ///
     /// # Errors
-    /// [`StorageError::StorageFull`] or [`StorageError::Io`]; the position is then unchanged and the same bytes may be
-    /// written again.
+    /// [`StorageError::StorageFull`], [`StorageError::NoRoom`] or [`StorageError::Io`]; the position is then unchanged
+    /// and the same bytes may be written again.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        let written = self.staged.file().write_all_at(bytes, self.len());
+        while let Err(error) = self.write_here(bytes) {
+            let Some(watch) = &mut self.watch else { return Err(error) };
+            watch.failed(&error);
+            let end = self.hasher.size() + bytes.len() as u64;
+            match watch.elsewhere(end) {
+                Some(mut elsewhere) => {
+                    self.copy_to(&mut elsewhere)?;
+                    std::mem::replace(self, elsewhere).discard();
+                }
+                None => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_here(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        let (position, began) = (self.len(), Clock.now());
+        if let Some(watch) = &mut self.watch {
+            watch.reserve(position + bytes.len() as u64)?;
+        }
+        let written = self.staged.file().write_all_at(bytes, position);
         written.map_err(|error| StorageError::io("write", self.staged.path(), error))?;
         self.hasher.update(bytes);
+        if let Some(watch) = &mut self.watch {
+            watch.wrote(bytes.len() as u64, began.elapsed());
+        }
         Ok(())
     }
 
@@ -72,6 +123,21 @@ impl BlobWriter {
         Ok(bytes)
     }
 
+    /// Gives another writer what was written so far.
+    fn copy_to(&self, other: &mut Self) -> Result<(), StorageError> {
+        other.restart()?;
+        let mut copied = Ok(());
+        let reading = hashing::for_each_chunk(self.staged.file(), |chunk| {
+            // Bytes behind the position are those of a write that failed half-way.
+            let rest = self.len().saturating_sub(other.len()).min(chunk.len() as u64) as usize;
+            if copied.is_ok() {
+                copied = other.write(&chunk[..rest]);
+            }
+        });
+        reading.map_err(|error| StorageError::io("read", self.staged.path(), error))?;
+        copied
+    }
+
     /// Forgets everything written, for a source that cannot continue where it stopped.
     ///
     /// # Errors
@@ -89,14 +155,18 @@ impl BlobWriter {
     pub fn commit(self, expected: Option<Digest>) -> Result<BlobInfo, StorageError> {
         // A write that failed half-way may have left bytes behind the position.
         self.truncate()?;
-        let Self { staged, layout, hasher } = self;
+        let Self { staged, layout, hasher, watch } = self;
         let (info, tree) = hasher.finish();
         match expected {
             Some(expected) if expected != info.digest => {
                 staged.discard();
                 Err(StorageError::DigestMismatch { expected, actual: info.digest })
             }
-            _ => layout.settle(staged, &info, &tree).map(|()| info),
+            _ => {
+                layout.settle(staged, &info, &tree)?;
+                watch.into_iter().for_each(|mut watch| watch.committed(&info));
+                Ok(info)
+            }
         }
     }
 

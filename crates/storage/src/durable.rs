@@ -154,7 +154,10 @@ pub(crate) fn create_dir(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError
             result => result.map_err(|error| StorageError::io("flush", parent(dir), error)),
         };
     }
-    create_dir(disk, parent(dir))?;
+    // The root has nothing above it, also where its disk fails.
+    if parent(dir) != dir {
+        create_dir(disk, parent(dir))?;
+    }
     match disk.create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result.map_err(|error| StorageError::io("create", dir, error))?,

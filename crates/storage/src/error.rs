@@ -37,6 +37,35 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
+    /// No directory of the store has room for a blob, and nothing may leave.
+    #[error(
+        "no tier has room for {bytes} bytes: {tiers}\nhint: `helios rm` and `helios gc` free space, `helios unpin` lets a model go; or add a directory to `store.tiers`"
+    )]
+    NoRoom {
+        /// Size of the blob, or what is known of it.
+        bytes: u64,
+        /// What each directory says.
+        tiers: String,
+    },
+    /// A directory is not the tier that it was.
+    #[error(
+        "`{}` is not the tier it was: its `tier.json` is missing or another's\nhint: mount its file system; to begin anew with this one, delete `tiers.json` in the store while no server runs",
+        dir.display()
+    )]
+    TierAbsent {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A place elsewhere did not bring a blob.
+    #[error("{origin} did not bring blob {digest}: {problem}")]
+    Origin {
+        /// Its name.
+        origin: String,
+        /// The blob.
+        digest: Digest,
+        /// What happened.
+        problem: String,
+    },
     /// The store has no such blob.
     #[error("blob {digest} is not in the store\nhint: pull the model again")]
     BlobMissing {
@@ -115,6 +144,14 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// The file or folder that the system refused.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Io { path, .. } | Self::StorageFull { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Wraps what the system said about `path`.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
@@ -136,7 +173,9 @@ impl Classify for StorageError {
                 io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
                 _ => ErrorCode::Internal,
             },
-            Self::StorageFull { .. } => ErrorCode::StorageFull,
+            Self::StorageFull { .. } | Self::NoRoom { .. } => ErrorCode::StorageFull,
+            Self::TierAbsent { .. } => ErrorCode::Unavailable,
+            Self::Origin { .. } => ErrorCode::Upstream,
             Self::BlobMissing { .. } => ErrorCode::NotFound,
             Self::BlobCorrupt { .. }
             | Self::BlobMismatch { .. }

@@ -15,5 +15,7 @@ mod io;
 mod load;
 mod safetensors;
 mod simulated_disk;
+mod tiers;
+mod tiers_faults;
 mod tree;
 mod verified;

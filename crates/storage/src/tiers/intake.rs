@@ -1,0 +1,182 @@
+//! How new blobs get in: to the first directory with room, and on to the next if that one fails or fills.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reservation::Reservation;
+use super::{Tiers, now_ms};
+use crate::blob_writer::WriteWatch;
+use crate::{BlobInfo, BlobStore, BlobWriter, StorageError};
+
+impl Tiers {
+    /// Stores a small blob whole.
+    ///
+    /// # Errors
+    /// [`StorageError::NoRoom`], or what the last directory that was tried said; nothing is left behind.
+    pub fn put(self: &Arc<Self>, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
+        self.placed(bytes.len() as u64, &mut |store| store.put(bytes))
+    }
+
+    /// Copies a file into the store and hashes the copy in the same pass. `progress` gets the bytes done so far.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn import_file(
+        self: &Arc<Self>,
+        path: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<BlobInfo, StorageError> {
+        self.placed(self.files.size(path)?, &mut |store| store.import_file(path, progress))
+    }
+
+    /// Begins a blob that arrives in pieces, or resumes the one begun under the same key. `bytes` is its size, where
+    /// that is known: room for all of it is then found before the first byte. If the directory fails or fills while it is
+    /// written, the writer goes on in the next with what it has.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidKey`], [`StorageError::NoRoom`], or what the last directory that was tried said.
+    pub fn writer(self: &Arc<Self>, key: &str, bytes: Option<u64>) -> Result<BlobWriter, StorageError> {
+        let mut failure = None;
+        for _ in 0..=self.directories.len() {
+            let reservation = match self.resumed(key, bytes) {
+                Some(reservation) => reservation,
+                None => {
+                    self.reserve_new(bytes.unwrap_or(0)).map_err(|error| failure.take().unwrap_or(error))?
+                }
+            };
+            match self.attempt(reservation.place(), |store| store.writer(key)) {
+                Ok(writer) => return Ok(writer.watched(self.watch(reservation, key, bytes))),
+                Err(error @ StorageError::InvalidKey { .. }) => return Err(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| self.no_room(bytes.unwrap_or(0))))
+    }
+
+    fn watch(
+        self: &Arc<Self>,
+        reservation: Reservation,
+        key: &str,
+        bytes: Option<u64>,
+    ) -> Box<dyn WriteWatch> {
+        Box::new(Watch { reservation: Some(reservation), key: key.to_owned(), bytes })
+    }
+
+    /// Room in the directory where an earlier writer of the key stopped.
+    fn resumed(self: &Arc<Self>, key: &str, bytes: Option<u64>) -> Option<Reservation> {
+        let writable: Vec<usize> = {
+            let ledger = self.ledger();
+            ledger.places().filter(|(_, place)| place.is_writable).map(|(id, _)| id).collect()
+        };
+        let mut begun = writable.into_iter().filter_map(|id| {
+            let store = self.directories[id].store().ok()?;
+            Some((id, store.partial_bytes(key)?))
+        });
+        let (id, done) = begun.next()?;
+        Reservation::new(self, id, bytes.unwrap_or(done).max(done))
+    }
+
+    /// Runs `write` on the directory with room for `bytes`, or on the next if that fails or fills.
+    fn placed(
+        self: &Arc<Self>,
+        bytes: u64,
+        write: &mut dyn FnMut(&BlobStore) -> Result<BlobInfo, StorageError>,
+    ) -> Result<BlobInfo, StorageError> {
+        let mut tried = Vec::new();
+        let mut failure = None;
+        loop {
+            let reservation = match self.reserve_new(bytes) {
+                Ok(reservation) if !tried.contains(&reservation.place()) => reservation,
+                Ok(_) => return Err(failure.unwrap_or_else(|| self.no_room(bytes))),
+                Err(error) => return Err(failure.unwrap_or(error)),
+            };
+            tried.push(reservation.place());
+            match self.attempt(reservation.place(), &mut *write) {
+                Ok(info) => {
+                    reservation.settle(info.digest, info.size);
+                    return Ok(info);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+    }
+
+    /// Room for a new blob, made if need be.
+    fn reserve_new(self: &Arc<Self>, bytes: u64) -> Result<Reservation, StorageError> {
+        self.revive(now_ms());
+        if self.keeps_books() {
+            (0..self.directories.len()).for_each(|id| self.refresh(id));
+        }
+        let placement = self.ledger().place_new(bytes, now_ms(), &|digest| self.can_fetch(digest));
+        let placement = placement.ok_or_else(|| self.no_room(bytes))?;
+        self.make_way(&placement);
+        // Another writer may have taken the room that was made: then there is none.
+        Reservation::new(self, placement.place, bytes).ok_or_else(|| self.no_room(bytes))
+    }
+
+    /// The error at the bound, with what each directory says.
+    fn no_room(&self, bytes: u64) -> StorageError {
+        let ledger = self.ledger();
+        let durable = ledger.places().filter(|(_, place)| place.kind.is_durable());
+        let shown = durable.map(|(id, place)| {
+            let dir = self.directories[id].dir().display();
+            match (place.is_writable, place.budget) {
+                (false, _) => format!("`{dir}` failed or is full"),
+                (true, Some(budget)) => format!("`{dir}` holds {} of {budget} bytes", place.used()),
+                (true, None) => format!("`{dir}` has {} bytes free", place.free_bytes),
+            }
+        });
+        StorageError::NoRoom { bytes, tiers: shown.collect::<Vec<_>>().join(", ") }
+    }
+}
+
+/// Keeps the books for one writer.
+#[derive(Debug)]
+struct Watch {
+    /// Until the blob is committed.
+    reservation: Option<Reservation>,
+    key: String,
+    /// Of the whole blob, where known.
+    bytes: Option<u64>,
+}
+
+impl WriteWatch for Watch {
+    fn reserve(&mut self, bytes: u64) -> Result<(), StorageError> {
+        let Some(reservation) = &mut self.reservation else { return Ok(()) };
+        if reservation.grow_to(bytes) {
+            return Ok(());
+        }
+        Err(reservation.tiers().no_room(bytes))
+    }
+
+    fn wrote(&mut self, bytes: u64, elapsed: Duration) {
+        if let Some(reservation) = &self.reservation {
+            reservation.tiers().directories[reservation.place()].record_write(bytes, elapsed);
+        }
+    }
+
+    fn failed(&mut self, error: &StorageError) {
+        if let Some(reservation) = &self.reservation {
+            reservation.tiers().note_failure(reservation.place(), error);
+        }
+    }
+
+    fn elsewhere(&mut self, bytes: u64) -> Option<BlobWriter> {
+        let here = self.reservation.take()?;
+        let tiers = Arc::clone(here.tiers());
+        let elsewhere = tiers.reserve_new(self.bytes.unwrap_or(0).max(bytes)).ok();
+        let Some(there) = elsewhere.filter(|there| there.place() != here.place()) else {
+            self.reservation = Some(here);
+            return None;
+        };
+        let writer = tiers.attempt(there.place(), |store| store.writer(&self.key)).ok()?;
+        Some(writer.watched(tiers.watch(there, &self.key, self.bytes)))
+    }
+
+    fn committed(&mut self, info: &BlobInfo) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(info.digest, info.size);
+        }
+    }
+}

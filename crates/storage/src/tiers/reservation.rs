@@ -1,0 +1,55 @@
+//! Room promised to one writer.
+
+use std::sync::Arc;
+
+use helios_types::Digest;
+
+use super::Tiers;
+use super::ledger::PlaceId;
+
+/// Bytes reserved in a directory; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    tiers: Arc<Tiers>,
+    place: PlaceId,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Reserves `bytes`, if there is room.
+    pub(crate) fn new(tiers: &Arc<Tiers>, place: PlaceId, bytes: u64) -> Option<Self> {
+        let fits = tiers.ledger().reserve(place, bytes);
+        fits.then(|| Self { tiers: Arc::clone(tiers), place, bytes })
+    }
+
+    pub(crate) fn tiers(&self) -> &Arc<Tiers> {
+        &self.tiers
+    }
+
+    pub(crate) fn place(&self) -> PlaceId {
+        self.place
+    }
+
+    /// Makes it at least `bytes`; false, and nothing changes, if there is no room.
+    pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let fits = more == 0 || self.tiers.ledger().reserve(self.place, more);
+        self.bytes += if fits { more } else { 0 };
+        fits
+    }
+
+    /// The blob is there: what was promised becomes what is used.
+    pub(crate) fn settle(mut self, digest: Digest, bytes: u64) {
+        let mut ledger = self.tiers.ledger();
+        ledger.release(self.place, std::mem::take(&mut self.bytes));
+        ledger.add(self.place, digest, bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.tiers.ledger().release(self.place, self.bytes);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Tiers on real directories: where blobs are written, how they come nearer, and what leaves.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use helios_storage::tiers::{Mover, Residency, TierDirectory, TierKind, TierState};
+use helios_storage::{BlobInfo, StorageError, Tiers};
+use helios_types::{Classify, ErrorCode};
+use tempfile::TempDir;
+
+use crate::blob_store::bytes;
+
+/// A folder for directories of tiers.
+pub(crate) struct Place(TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self(TempDir::new().expect("a temporary folder"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn tier(&self, kind: TierKind, budget_bytes: u64) -> TierDirectory {
+        TierDirectory { kind, dir: self.path(kind.as_str()), budget_bytes: Some(budget_bytes) }
+    }
+
+    /// Memory, NVMe and SSD with these budgets; the SSD is the main directory.
+    pub(crate) fn open(&self, [memory, nvme, ssd]: [u64; 3]) -> Arc<Tiers> {
+        let directories = vec![
+            self.tier(TierKind::Memory, memory),
+            self.tier(TierKind::Nvme, nvme),
+            self.tier(TierKind::Ssd, ssd),
+        ];
+        Tiers::open(&self.path("ssd"), directories).expect("opened")
+    }
+
+    /// Whether the file of a blob is in a directory.
+    pub(crate) fn has(&self, tier: &str, info: &BlobInfo) -> bool {
+        self.path(tier).join("blobs/sha256").join(info.digest.hex()).is_file()
+    }
+}
+
+/// Bytes of the blobs in a directory, by its file system.
+pub(crate) fn used(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir.join("blobs/sha256")).expect("a folder");
+    entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("an entry").len()).sum()
+}
+
+/// The blob number `number`, of `length` bytes.
+pub(crate) fn content(number: u8, length: usize) -> Vec<u8> {
+    let mut content = bytes(length);
+    content[0] = number;
+    content
+}
+
+pub(crate) fn read(tiers: &Tiers, info: &BlobInfo) {
+    assert_eq!(tiers.get(info).expect("readable").len() as u64, info.size);
+}
+
+const KIB: u64 = 1024;
+
+#[test]
+fn one_directory_without_a_budget_is_the_store_it_was() {
+    let place = Place::new();
+    let tiers = Tiers::open(&place.path("store"), Vec::new()).expect("opened");
+    let info = tiers.put(&content(1, 5000)).expect("stored");
+    read(&tiers, &info);
+    drop(Mover::start(&tiers).expect("nothing to do"));
+    let mut names: Vec<_> = fs::read_dir(place.path("store"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with("tier")), "{names:?}");
+    let report = &tiers.report()[0];
+    assert_eq!((report.used_bytes, report.blobs, report.budget_bytes), (5000, 1, None));
+}
+
+#[test]
+fn blobs_go_to_the_first_directory_with_room_and_never_to_memory() {
+    let place = Place::new();
+    let tiers = place.open([100 * KIB, 10 * KIB, 100 * KIB]);
+    let first = tiers.put(&content(1, 8 << 10)).expect("stored");
+    let second = tiers.put(&content(2, 8 << 10)).expect("stored");
+    assert!(place.has("nvme", &first) && place.has("ssd", &second));
+    assert_eq!(used(&place.path("memory")), 0);
+    for info in [first, second] {
+        assert!(tiers.contains(&info.digest) && tiers.path(&info.digest).is_some_and(|path| path.is_file()));
+    }
+    assert_eq!(tiers.list().expect("listed").len(), 2);
+}
+
+#[test]
+fn use_brings_a_blob_nearer_and_a_reader_then_maps_it_there() {
+    let place = Place::new();
+    let tiers = place.open([100 * KIB, 1, 100 * KIB]);
+    let info = tiers.put(&content(1, 50_000)).expect("stored");
+    read(&tiers, &info);
+    tiers.settle();
+    assert!(place.has("memory", &info) && place.has("ssd", &info));
+    assert_eq!(
+        tiers.path(&info.digest).expect("there"),
+        place.path("memory/blobs/sha256").join(info.digest.hex())
+    );
+    // The copy below is not needed for reading now; the one in memory alone answers.
+    fs::remove_file(place.path("ssd/blobs/sha256").join(info.digest.hex())).expect("removed");
+    assert_eq!(&*tiers.get(&info).expect("from memory"), content(1, 50_000));
+    assert_eq!(tiers.remove(&info.digest).expect("removed"), 50_000);
+    assert!(matches!(tiers.get(&info), Err(StorageError::BlobMissing { .. })));
+}
+
+#[test]
+fn the_background_thread_moves_and_remembers() {
+    let place = Place::new();
+    let tiers = place.open([64 << 20, 1, 1 << 30]);
+    let mover = Mover::start(&tiers).expect("started");
+    let info = tiers.put(&content(1, 2 << 20)).expect("stored");
+    // Where memory was not measured to be faster than the disk, only a pin brings a blob there.
+    tiers.set_pins(HashMap::from([(info.digest, Residency::Memory)]));
+    let began = std::time::Instant::now();
+    while !place.has("memory", &info) {
+        assert!(began.elapsed().as_secs() < 60, "it does not come");
+        std::thread::yield_now();
+    }
+    drop(mover);
+    let measured = |tiers: &Tiers| tiers.report()[0].read_bytes_per_second;
+    let before = measured(&tiers);
+    assert!(before.is_some(), "the probe measured");
+    drop(tiers);
+    assert_eq!(measured(&place.open([64 << 20, 1, 1 << 30])), before);
+}
+
+#[test]
+fn a_wrong_copy_costs_nothing_but_the_way_to_the_next() {
+    let place = Place::new();
+    let tiers = place.open([100 * KIB, 1, 100 * KIB]);
+    let info = tiers.put(&content(1, 50_000)).expect("stored");
+    read(&tiers, &info);
+    tiers.settle();
+    fs::write(place.path("memory/blobs/sha256").join(info.digest.hex()), content(9, 50_000))
+        .expect("written");
+    assert_eq!(&*tiers.get(&info).expect("from the disk"), content(1, 50_000));
+    assert!(!place.has("memory", &info), "the wrong copy is in the quarantine");
+    let report = &tiers.report()[0];
+    assert_eq!((report.state, report.used_bytes), (TierState::Up, 0));
+}
+
+#[test]
+fn at_the_bound_a_writer_is_told_and_nothing_leaves() {
+    let place = Place::new();
+    let tiers = place.open([KIB, 10 * KIB, 10 * KIB]);
+    let kept = [1, 2].map(|number| tiers.put(&content(number, 8 << 10)).expect("stored"));
+    let mut writer = tiers.writer("large", None).expect("a writer");
+    writer.write(&content(3, 2 << 10)).expect("fits");
+    for error in [
+        tiers.put(&content(4, 8 << 10)).expect_err("no room"),
+        writer.write(&content(3, 8 << 10)).expect_err("no room"),
+        tiers.writer("known", Some(8 << 10)).expect_err("no room"),
+    ] {
+        assert_eq!(error.code(), ErrorCode::StorageFull);
+        let text = error.to_string();
+        assert!(text.contains("nvme") && text.contains("hint: `helios rm`"), "{text}");
+    }
+    assert_eq!(writer.len(), 2 << 10);
+    kept.iter().for_each(|info| read(&tiers, info));
+    let committed = writer.commit(None).expect("committed");
+    read(&tiers, &committed);
+}
+
+#[test]
+fn blobs_in_use_leased_or_pinned_stay_and_others_make_room() {
+    let place = Place::new();
+    let tiers = place.open([30_000, 1, 1 << 20]);
+    let [open, leased, pinned, other] =
+        [1, 2, 3, 4].map(|number| tiers.put(&content(number, 10_000)).expect("stored"));
+    tiers.set_pins(HashMap::from([(pinned.digest, Residency::Memory)]));
+    tiers.settle();
+    assert!(place.has("memory", &pinned), "a pin needs no use");
+    let held = tiers.get(&open).expect("open");
+    read(&tiers, &leased);
+    tiers.set_held(HashSet::from([leased.digest]));
+    tiers.settle();
+    (0..50).for_each(|_| read(&tiers, &other));
+    tiers.settle();
+    assert!(!place.has("memory", &other), "nothing may leave for it");
+    drop(held);
+    read(&tiers, &other);
+    tiers.settle();
+    assert!(place.has("memory", &other) && !place.has("memory", &open));
+    assert!(place.has("memory", &leased) && place.has("memory", &pinned));
+    tiers.set_pins(HashMap::new());
+    tiers.set_held(HashSet::new());
+    let report = &tiers.report()[0];
+    assert_eq!((report.used_bytes, report.pinned_blobs), (30_000, 0));
+}
+
+#[test]
+fn a_smaller_budget_moves_only_copies_to_another_disk() {
+    let place = Place::new();
+    let tiers = place.open([1, 100 * KIB, 100 * KIB]);
+    let infos = [1, 2, 3].map(|number| tiers.put(&content(number, 10_000)).expect("stored"));
+    assert_eq!(used(&place.path("nvme")), 30_000);
+    drop(tiers);
+    let tiers = place.open([1, 15_000, 100 * KIB]);
+    tiers.look_after();
+    assert_eq!((used(&place.path("nvme")), used(&place.path("ssd"))), (10_000, 20_000));
+    infos.iter().for_each(|info| read(&tiers, info));
+}
+
+#[test]
+fn budgets_hold_while_many_write_and_read() {
+    let place = Place::new();
+    let budgets = [40_000, 60_000, 10 << 20];
+    let tiers = place.open(budgets);
+    let mover = Mover::start(&tiers).expect("started");
+    std::thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let (tiers, place) = (&tiers, &place);
+            scope.spawn(move || {
+                for round in 0..12_u8 {
+                    let number = writer * 50 + round;
+                    let content = content(number, 1000 + 500 * usize::from(round));
+                    let mut blob = tiers.writer(&format!("key-{number}"), None).expect("a writer");
+                    content.chunks(700).for_each(|chunk| blob.write(chunk).expect("written"));
+                    let info = blob.commit(None).expect("committed");
+                    (0..3).for_each(|_| read(tiers, &info));
+                    assert!(used(&place.path("memory")) <= 40_000 && used(&place.path("nvme")) <= 60_000);
+                }
+            });
+        }
+    });
+    drop(mover);
+    for (report, budget) in tiers.report().iter().zip(budgets) {
+        assert!(report.used_bytes <= budget);
+        assert_eq!(report.used_bytes, used(&report.dir), "{}", report.dir.display());
+    }
+}
