@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use helios_engine::Model;
-use helios_registry::{FetchConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret, Source};
+use helios_registry::{
+    FetchConfig, FleetConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret, Source,
+};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};
 
@@ -28,7 +30,14 @@ fn registry_config(config: &Config) -> RegistryConfig {
     let hub_url = config.store.hf_endpoint.clone().unwrap_or(defaults.hub_url.clone());
     let hub_token = config.store.hf_token.clone().map(Secret::from);
     let members_rebuild = Duration::from_millis(WorkerConfig::default().lease_ttl_ms * 2);
+    let fleet = FleetConfig {
+        parent: config.store.parent.clone(),
+        peers: config.store.peers.clone(),
+        advertise: config.store.advertise.clone(),
+        token: config.store.fleet_token.clone().map(Secret::from),
+    };
     RegistryConfig {
+        fleet,
         fetch: FetchConfig { hub_url, hub_token, ..defaults },
         members_rebuild,
         ..RegistryConfig::default()

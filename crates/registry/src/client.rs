@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use helios_storage::{Blob, BlobInfo, BlobStore};
+use helios_storage::{Blob, BlobInfo, BlobStore, Tree};
 use helios_types::{Digest, ModelRef};
 use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
@@ -20,10 +20,11 @@ use crate::blocking::blocking;
 use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody};
+use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{
     FetchConfig, GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved,
-    Secret, TagEntry, WorkerLease, registry,
+    Secret, TagEntry, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 pub struct RegistryClient {
     base: Url,
     client: reqwest::Client,
+    /// The registry that asks, where one does: questions then say which way they came.
+    child: Option<Arc<str>>,
 }
 
 /// What a registry elsewhere says of a model.
@@ -75,7 +78,17 @@ impl RegistryClient {
             .build();
         let client =
             built.map_err(|error| RegistryError::Internal { problem: format!("no HTTP client: {error}") })?;
-        Ok(Self { base, client })
+        Ok(Self { base, client, child: None })
+    }
+
+    /// As [`new`](Self::new), for the registry of that name to ask its parent.
+    pub(crate) fn of_child(base: &str, token: Option<&Secret>, child: &str) -> Result<Self, RegistryError> {
+        Ok(Self { child: Some(child.into()), ..Self::new(base, token)? })
+    }
+
+    /// Its address.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
     }
 
     /// The version that a name points to, with more that only a registry elsewhere says.
@@ -201,7 +214,7 @@ impl RegistryClient {
     async fn download(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<(), RegistryError> {
         let limits = FetchConfig::default();
         let transfer = Transfer {
-            origin: &RemoteBlob { client: self, digest: info.digest },
+            origin: &self.blob_origin(info.digest),
             blobs: store,
             limits: &limits,
             address: String::new(),
@@ -211,6 +224,43 @@ impl RegistryClient {
         };
         let writer = transfer::download(&transfer).await?;
         blocking(move || Ok(writer.commit(Some(info.digest)).map(drop)?)).await
+    }
+
+    /// A blob there.
+    pub(crate) fn blob_origin(&self, digest: Digest) -> RemoteBlob {
+        let url = self.url(&["blobs", &digest.to_string()], &[]);
+        RemoteBlob { client: self.clone(), url, kind: SourceKind::Parent }
+    }
+
+    /// One piece of a blob that is there or on its way there; always whole.
+    pub(crate) fn piece_origin(&self, digest: Digest, index: u64) -> RemoteBlob {
+        let url = self.url(&["pieces", &digest.to_string(), &index.to_string()], &[]);
+        RemoteBlob { client: self.clone(), url, kind: SourceKind::Peer }
+    }
+
+    /// The tree of a blob there; it counts only if it has the blob's root.
+    pub(crate) async fn tree(&self, info: &BlobInfo) -> Result<Tree, RegistryError> {
+        let url = self.url(&["trees", &info.digest.to_string()], &[]);
+        let mut response = self.send(self.client.get(url)).await?;
+        let limit = Tree::bytes_of(info.size);
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(self.no_answer(format!("a tree over {limit} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Tree::from_bytes(info.blake3, info.size, &bytes)?)
+    }
+
+    /// Asks the tracker there where a piece is.
+    pub(crate) async fn ask_tracker(&self, digest: &Digest, ask: &Ask) -> Result<Place, RegistryError> {
+        self.json(self.with_body(Method::POST, &["swarms", &digest.to_string()], ask)).await
+    }
+
+    /// Tells the tracker there which blobs a node has.
+    pub(crate) async fn announce(&self, holdings: &Holdings) -> Result<(), RegistryError> {
+        self.json::<Nothing>(self.with_body(Method::PUT, &["holdings"], holdings)).await.map(drop)
     }
 
     /// Begins or renews a lease.
@@ -271,7 +321,10 @@ impl RegistryClient {
 
     /// The answer, unless it is an error.
     async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
-        let request = request.header(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut request = request.header(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(child) = &self.child {
+            request = request.header(via::VIA_HEADER, via::header(child)?);
+        }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
             return Ok(response);
@@ -295,19 +348,20 @@ impl RegistryClient {
     }
 }
 
-/// A blob of a registry elsewhere.
-struct RemoteBlob<'a> {
-    client: &'a RegistryClient,
-    digest: Digest,
+/// A blob of a registry elsewhere, or one piece of it.
+pub(crate) struct RemoteBlob {
+    client: RegistryClient,
+    url: Url,
+    kind: SourceKind,
 }
 
-impl Origin for RemoteBlob<'_> {
+impl Origin for RemoteBlob {
     fn shown(&self) -> String {
-        self.client.url(&["blobs", &self.digest.to_string()], &[]).to_string()
+        self.url.to_string()
     }
 
     fn kind(&self) -> SourceKind {
-        SourceKind::Registry
+        self.kind
     }
 
     fn open<'a>(
@@ -316,8 +370,10 @@ impl Origin for RemoteBlob<'_> {
         _validator: Option<&'a HeaderValue>,
     ) -> BoxFuture<'a, Result<Answer, RegistryError>> {
         async move {
-            let url = self.client.url(&["blobs", &self.digest.to_string()], &[]);
-            let request = self.client.client.get(url).header(RANGE, range_header(&range));
+            let mut request = self.client.client.get(self.url.clone());
+            if self.kind == SourceKind::Parent {
+                request = request.header(RANGE, range_header(&range));
+            }
             let response = self.client.send(request).await?;
             let client = self.client.clone();
             Answer::of_http(&self.shown(), &range, response, move |error| client.unreachable(error))

@@ -9,11 +9,27 @@ use crate::Secret;
 pub struct RegistryConfig {
     /// How models are fetched.
     pub fetch: FetchConfig,
+    /// Whom it asks and shares with.
+    pub fleet: FleetConfig,
     /// How long a manifest that was handed out over HTTP is safe from [`gc`](crate::Registry::gc): long enough for the
     /// receiver to fetch its files or to renew a lease on it.
     pub gc_grace: Duration,
     /// How long after a start the list of members counts as being rebuilt: the longest lease of a worker.
     pub members_rebuild: Duration,
+}
+
+/// The registries that this one works with.
+#[derive(Clone, Debug, Default)]
+pub struct FleetConfig {
+    /// Address of the parent registry, which is asked for what is not here: `http://HOST:PORT`.
+    pub parent: Option<String>,
+    /// Addresses of the registries that share blobs with this one, the same list at each. Not needed where all have the
+    /// same parent: it knows who shares.
+    pub peers: Vec<String>,
+    /// Where the others reach this registry; without it, it takes and does not give.
+    pub advertise: Option<String>,
+    /// The cluster token of parent and peers.
+    pub token: Option<Secret>,
 }
 
 /// Settings of downloads.
@@ -47,6 +63,7 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             fetch: FetchConfig::default(),
+            fleet: FleetConfig::default(),
             gc_grace: Duration::from_secs(60),
             members_rebuild: Duration::from_secs(3),
         }

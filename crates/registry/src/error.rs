@@ -194,6 +194,25 @@ pub enum RegistryError {
         /// What happened.
         problem: String,
     },
+    /// Something is not here, and who might have it did not answer.
+    #[error(
+        "{what} is not here, and {source}\nhint: what is in the store keeps working; this needs the registry above to answer"
+    )]
+    UpstreamSilent {
+        /// What was asked for.
+        what: String,
+        /// Why it could not be had.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// Registries are each other's parents.
+    #[error(
+        "the parents of the registries form a circle: a question came back after {hops} of them\nhint: one of them must have no store.parent"
+    )]
+    ParentCycle {
+        /// Registries that the question passed.
+        hops: usize,
+    },
     /// The error of a pull that several asked for.
     #[error(transparent)]
     Shared(#[from] Arc<RegistryError>),
@@ -257,7 +276,8 @@ impl Classify for RegistryError {
             Self::Pip { .. } => ErrorCode::Upstream,
             Self::EverySourceFailed { last, .. } => last.code(),
             Self::InvalidRequest { code, .. } | Self::Remote { code, .. } => *code,
-            Self::RegistryUnreachable { .. } => ErrorCode::Unavailable,
+            Self::RegistryUnreachable { .. } | Self::UpstreamSilent { .. } => ErrorCode::Unavailable,
+            Self::ParentCycle { .. } => ErrorCode::Conflict,
             Self::Shared(error) => error.code(),
             Self::Internal { .. } => ErrorCode::Internal,
         }

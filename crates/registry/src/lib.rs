@@ -33,13 +33,16 @@ mod registry;
 mod secret;
 mod source;
 mod suggest;
+mod swarm;
 mod tags;
 pub mod token_table;
 mod transfer;
+mod upstream;
+mod via;
 
 pub use catalogue::{CATALOGUE, CatalogueModel};
 pub use client::{RegistryClient, RemoteModel};
-pub use config::{FetchConfig, RegistryConfig};
+pub use config::{FetchConfig, FleetConfig, RegistryConfig};
 pub use content::Content;
 pub use error::RegistryError;
 pub use gc::GcReport;

@@ -2,14 +2,26 @@
 
 use metrics::{counter, describe_counter};
 
+use crate::transfer::SourceKind;
+
 const FETCHED_BYTES: &str = "helios_registry_fetched_bytes_total";
+
+const PEERS_DROPPED: &str = "helios_registry_peers_dropped_total";
 
 /// Tells the recorder what each metric means.
 pub fn describe_metrics() {
     describe_counter!(FETCHED_BYTES, "Bytes of models that came from elsewhere, by kind of source.");
+    describe_counter!(PEERS_DROPPED, "Times that a peer lied or failed and was left alone for a while.");
 }
 
 /// Counts bytes that came from a kind of source.
-pub(crate) fn fetched(source: &'static str, bytes: usize) {
-    counter!(FETCHED_BYTES, "source" => source).increment(bytes as u64);
+pub(crate) fn fetched(source: SourceKind, bytes: usize) {
+    if let Some(source) = source.label() {
+        counter!(FETCHED_BYTES, "source" => source).increment(bytes as u64);
+    }
+}
+
+/// Counts a peer that is left alone.
+pub(crate) fn peer_dropped() {
+    counter!(PEERS_DROPPED).increment(1);
 }

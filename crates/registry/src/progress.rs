@@ -49,6 +49,11 @@ impl Reporter {
         self.0.send_replace(Progress { phase, file: file.to_owned(), done, total });
     }
 
+    /// Passes on what another registry reports.
+    pub(crate) fn forward(&self, progress: Progress) {
+        self.0.send_replace(progress);
+    }
+
     /// Reports a phase that has no file.
     pub(crate) fn phase(&self, phase: Phase) {
         self.file(phase, "", 0, None);

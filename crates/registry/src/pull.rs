@@ -66,6 +66,8 @@ pub enum PullEvent {
 enum Plan {
     Catalogue(&'static CatalogueModel),
     Source(Source),
+    /// A name that only upstream may know.
+    Name(ModelRef),
 }
 
 impl Registry {
@@ -117,6 +119,7 @@ impl Registry {
             (Some(name), _) => name,
             (None, Plan::Catalogue(entry)) => entry.reference(),
             (None, Plan::Source(source)) => source.default_name()?,
+            (None, Plan::Name(model)) => model.clone(),
         };
         names::check_new(&name)?;
         let (work, progress) =
@@ -134,6 +137,7 @@ impl Registry {
         let model: ModelRef = spec.parse()?;
         match catalogue::find(&model) {
             Some(entry) => Ok(Plan::Catalogue(entry)),
+            None if !self.upstreams().is_empty() => Ok(Plan::Name(model)),
             None => Err(self.not_found(&model).await),
         }
     }
@@ -144,7 +148,13 @@ impl Plan {
         match self {
             Self::Catalogue(entry) => entry.reference().to_string(),
             Self::Source(source) => source.to_string(),
+            Self::Name(model) => model.to_string(),
         }
+    }
+
+    /// What to ask upstream for; files of this host nobody else has.
+    fn upstream_spec(&self) -> Option<String> {
+        (!matches!(self, Self::Source(Source::File(_)))).then(|| self.key())
     }
 }
 
@@ -199,9 +209,15 @@ impl Pull {
 fn run(registry: Arc<Registry>, plan: Plan, reporter: Reporter) -> Work {
     let work = async move {
         let context = Context::new(registry, reporter);
+        if let Some(spec) = plan.upstream_spec()
+            && let Some((digest, manifest, source)) = context.fetch_upstream(&spec).await?
+        {
+            return Ok(Fetched { digest, manifest, source });
+        }
         match plan {
             Plan::Source(source) => fetch(&context, &source, None).await,
             Plan::Catalogue(entry) => fetch_catalogue(&context, entry).await,
+            Plan::Name(model) => Err(context.registry.not_found(&model).await),
         }
     };
     work.map(|result| result.map_err(Arc::new)).boxed()

@@ -17,8 +17,10 @@ use crate::index::Index;
 use crate::pins::{Intake, Pins};
 use crate::pull::Jobs;
 use crate::suggest::suggestion;
+use crate::swarm::Swarm;
 use crate::tags::{self, TagEntry};
 use crate::transfer::Turns;
+use crate::upstream::{self, Upstream};
 use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files, names};
 
 /// A content-addressed store of models, open under an exclusive lock.
@@ -36,6 +38,10 @@ pub struct Registry {
     fetcher: Fetcher,
     jobs: Jobs,
     turns: Turns,
+    /// Its name on the way of questions to parents.
+    id: String,
+    upstreams: Vec<Arc<dyn Upstream>>,
+    swarm: Swarm,
     _lock: DirLock,
 }
 
@@ -112,6 +118,8 @@ impl Registry {
         // Nobody else can be using what an earlier process left: the lock is held.
         files.remove_dir(&downloads_dir(&dir))?;
         let index = load_index(&files, &dir)?;
+        let id = format!("{:016x}", helios_runtime::random_u64());
+        let upstreams = upstream::open(&config.fleet, &id)?;
         Ok(Arc::new(Self {
             files,
             blobs: Arc::new(BlobStore::open_on(disk, &dir)?),
@@ -122,6 +130,9 @@ impl Registry {
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             turns: Turns::default(),
+            id,
+            upstreams,
+            swarm: Swarm::new(config.fleet.clone()),
             config,
             dir,
             _lock: lock,
@@ -138,11 +149,18 @@ impl Registry {
         &self.members
     }
 
-    /// The version that a name points to.
+    /// The version that a name points to, here or else upstream.
     ///
     /// # Errors
-    /// [`RegistryError::ModelNotFound`] with the nearest known name.
-    pub async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+    /// [`RegistryError::ModelNotFound`] with the nearest known name; [`RegistryError::UpstreamSilent`].
+    pub async fn resolve(self: &Arc<Self>, model: &ModelRef) -> Result<Resolved, RegistryError> {
+        match self.resolve_here(model).await {
+            Err(missing @ RegistryError::ModelNotFound { .. }) => self.resolve_upstream(model, missing).await,
+            found => found,
+        }
+    }
+
+    async fn resolve_here(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let index = self.index();
         let reference = index.canonical(model).ok_or_else(|| not_found(&index, model))?;
         let current = index.history(&reference).and_then(<[TagEntry]>::last);
@@ -157,7 +175,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub async fn hand_out(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
+    pub async fn hand_out(self: &Arc<Self>, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let resolved = self.resolve(model).await?;
         self.index_mut().hand_out(&resolved.digest, Clock.now());
         Ok(resolved)
@@ -197,10 +215,13 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::UnknownDigest`].
-    pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
-        self.index()
-            .manifest(digest)
-            .ok_or(RegistryError::UnknownDigest { kind: "manifest", digest: *digest })
+    pub async fn manifest(self: &Arc<Self>, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
+        let known = self.index().manifest(digest);
+        let missing = RegistryError::UnknownDigest { kind: "manifest", digest: *digest };
+        match known {
+            Some(manifest) => Ok(manifest),
+            None => self.manifest_upstream(digest, missing).await,
+        }
     }
 
     /// Gives the version of `from` another name, too.
@@ -232,15 +253,16 @@ impl Registry {
         .await
     }
 
-    /// Maps a file of a model. Verified in full on the first read in this process.
+    /// Maps a file of a model, fetched from upstream if it is not here. Verified in full on the first read in this process.
     ///
     /// # Errors
     /// [`RegistryError::Storage`].
-    pub async fn blob(&self, file: &FileEntry) -> Result<Blob, RegistryError> {
+    pub async fn blob(self: &Arc<Self>, file: &FileEntry) -> Result<Blob, RegistryError> {
         self.blob_by_info(file.blob).await
     }
 
-    pub(crate) async fn blob_by_info(&self, info: BlobInfo) -> Result<Blob, RegistryError> {
+    pub(crate) async fn blob_by_info(self: &Arc<Self>, info: BlobInfo) -> Result<Blob, RegistryError> {
+        self.ensure_blob(&info).await?;
         let blobs = Arc::clone(&self.blobs);
         blocking(move || Ok(blobs.get(&info)?)).await
     }
@@ -249,7 +271,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::MissingRole`]; [`RegistryError::Storage`].
-    pub async fn derived_bytes(&self, manifest: &Manifest, role: Role) -> Result<Blob, RegistryError> {
+    pub async fn derived_bytes(
+        self: &Arc<Self>,
+        manifest: &Manifest,
+        role: Role,
+    ) -> Result<Blob, RegistryError> {
         self.blob(manifest.required(role)?).await
     }
 
@@ -354,6 +380,19 @@ impl Registry {
 
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    /// Its name on the way of questions to parents.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn upstreams(&self) -> &[Arc<dyn Upstream>] {
+        &self.upstreams
+    }
+
+    pub(crate) fn swarm(&self) -> &Swarm {
+        &self.swarm
     }
 
     pub(crate) fn turns(&self) -> &Turns {

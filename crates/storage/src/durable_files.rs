@@ -1,6 +1,7 @@
 //! Small files and folders of a store, on any disk: written whole, durable when a call returns.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,18 @@ impl DurableFiles {
         }
         let mut bytes = vec![0; size as usize];
         read_exact_at(&*file, &mut bytes, 0).map_err(failed("read"))?;
+        Ok(bytes)
+    }
+
+    /// Bytes `range` of a file, all of them.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]: of kind [`io::ErrorKind::UnexpectedEof`] if it is shorter.
+    pub fn read_range(&self, path: &Path, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+        let failed = |action| move |source| StorageError::Io { action, path: path.to_owned(), source };
+        let file = self.0.open(path, OpenMode::Read).map_err(failed("open"))?;
+        let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
+        read_exact_at(&*file, &mut bytes, range.start).map_err(failed("read"))?;
         Ok(bytes)
     }
 

@@ -36,9 +36,14 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
         interrupt.shutdown().triggered().await;
         helios_runtime::Clock.sleep(config.worker.grace()).await;
     };
+    let announced = async {
+        registry.announce(interrupt.shutdown()).await;
+        std::future::pending::<()>().await
+    };
     tokio::select! {
         served = served => served.context("the registry's listener failed"),
         () = ended => Ok(()),
+        () = announced => Ok(()),
     }
 }
 

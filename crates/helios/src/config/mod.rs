@@ -82,6 +82,15 @@ pub(crate) struct StoreConfig {
     pub(crate) hf_endpoint: Option<String>,
     /// Token for the hub, sent to that endpoint alone; by default HF_TOKEN.
     pub(crate) hf_token: Option<String>,
+    /// Address of the registry that is asked for what is not here, such as `http://models.example:8090`.
+    pub(crate) parent: Option<String>,
+    /// Addresses of the registries that share what they fetch with this one, the same list at each. Not needed where all
+    /// have the same parent.
+    pub(crate) peers: Vec<String>,
+    /// Address under which those reach this registry; without it, it takes and does not give.
+    pub(crate) advertise: Option<String>,
+    /// The cluster token of parent and peers; by default HELIOS_CLUSTER_TOKEN.
+    pub(crate) fleet_token: Option<String>,
 }
 
 /// What `helios serve` serves, and where.
@@ -126,6 +135,8 @@ impl Config {
         store.dir = store.dir.take().or_else(environment::data_dir);
         store.hf_endpoint = store.hf_endpoint.take().or_else(|| environment::variable("HF_ENDPOINT"));
         store.hf_token = store.hf_token.take().or_else(|| environment::variable("HF_TOKEN"));
+        let cluster_token = || environment::variable("HELIOS_CLUSTER_TOKEN");
+        store.fleet_token = store.fleet_token.take().or_else(cluster_token);
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -133,6 +144,13 @@ impl Config {
         for model in &self.serve.models {
             if !model.contains("://") && !crate::models::is_source(model) {
                 model.parse::<ModelRef>().map_err(|error| value(format!("serve.models: {error}")))?;
+            }
+        }
+        for address in self.store.parent.iter().chain(&self.store.peers).chain(&self.store.advertise) {
+            if !address.starts_with("http://") && !address.starts_with("https://") {
+                return Err(value(format!(
+                    "store: `{address}` is no address of a registry: expected http://HOST:PORT"
+                )));
             }
         }
         self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;

@@ -57,6 +57,9 @@ impl Platform {
             metrics,
             mounts: mounts(&registry),
         };
+        helios_registry::describe_metrics();
+        let shutdown = tasks.shutdown().clone();
+        tasks.spawn("announce", async move { registry.announce(&shutdown).await });
         Ok(Self { proxy: Proxy::start(parts, &tasks), hosts, tasks, config: config.clone() })
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use helios_storage::{BlobInfo, BlobWriter, StorageError};
+use helios_storage::{BlobInfo, BlobWriter, StorageError, Tree};
 use helios_types::Digest;
 use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
@@ -15,8 +15,12 @@ use super::selection::{is_pickle, refuse_pickle};
 use super::{Context, Expected, Gathered, file_name};
 use crate::blocking::blocking;
 use crate::progress::Phase;
+use crate::swarm::SwarmFile;
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{RegistryError, Secret};
+
+/// Smallest blob that is fetched together: below, asking around costs more than it saves.
+const SHARED_BYTES_MIN: u64 = 256 << 10;
 
 /// A file at an origin.
 pub(super) struct Remote {
@@ -60,56 +64,112 @@ pub(super) async fn download(context: &Context, remote: &Remote) -> Result<BlobI
         bearer: remote.bearer.as_ref(),
         landed: Mutex::default(),
     };
-    bring(context, &remote.name, remote.digest, remote.size, &origin, remote.url.to_string()).await
+    let wanted = Wanted { name: &remote.name, digest: remote.digest, size: remote.size };
+    context.bring(wanted, None, &origin).await
 }
 
-/// Brings a file of any origin into the store, unless it is there already or somebody else just brought it.
-pub(super) async fn bring(
-    context: &Context,
-    name: &str,
+/// What a file is called in reports, and what is known of it.
+pub(crate) struct Wanted<'a> {
+    name: &'a str,
     digest: Option<Digest>,
     size: Option<u64>,
-    origin: &dyn Origin,
-    address: String,
-) -> Result<BlobInfo, RegistryError> {
-    let mut turn = match digest {
-        Some(digest) => Some((context.registry.turns().take(digest).await, digest)),
-        None => None,
-    };
-    if let Some((turn, digest)) = &turn {
-        let known = context.adopt(digest).await;
-        if let Some(info) = known.or(turn.filter(|_| context.intake.adopt(*digest))) {
-            return Ok(info);
-        }
-    }
-    let report = |done, total| context.reporter.file(Phase::Downloading, name, done, total);
-    let limits = context.registry.fetcher().config();
-    let blobs = context.intake.blobs();
-    let transfer = Transfer { origin, blobs, limits, address, digest, size, report: &report };
-    let writer = transfer::download(&transfer).await?;
-    let info = commit(context, origin.shown(), digest, writer).await?;
-    if let Some((turn, _)) = &mut turn {
-        **turn = Some(info);
-    }
-    Ok(info)
 }
 
-async fn commit(
-    context: &Context,
-    url: String,
-    digest: Option<Digest>,
-    writer: BlobWriter,
-) -> Result<BlobInfo, RegistryError> {
-    let intake = Arc::clone(&context.intake);
-    blocking(move || {
-        intake.commit(writer, digest).map_err(|error| match error {
-            StorageError::DigestMismatch { .. } => {
-                RegistryError::OriginLied { url, problem: error.to_string() }
+impl<'a> Wanted<'a> {
+    /// A blob that a manifest names.
+    pub(crate) fn of_blob(name: &'a str, info: &BlobInfo) -> Self {
+        Self { name, digest: Some(info.digest), size: Some(info.size) }
+    }
+}
+
+impl Context {
+    /// Brings a file into the store and pins it, unless it is there already or somebody else just brought it.
+    pub(crate) async fn bring(
+        &self,
+        wanted: Wanted<'_>,
+        tree: Option<Tree>,
+        origin: &dyn Origin,
+    ) -> Result<BlobInfo, RegistryError> {
+        let Some(digest) = wanted.digest else { return self.transfer(&wanted, origin, None).await };
+        let mut turn = self.registry.turns().take(digest).await;
+        let known = self.adopt(&digest).await;
+        if let Some(info) = known.or((*turn).filter(|_| self.intake.adopt(digest))) {
+            return Ok(info);
+        }
+        let info = match wanted.size.filter(|size| self.shares(*size)) {
+            Some(size) => self.share(&wanted, (digest, size), tree, origin).await?,
+            None => self.transfer(&wanted, origin, None).await?,
+        };
+        *turn = Some(info);
+        Ok(info)
+    }
+
+    /// Whether a blob of that size is fetched together with the fleet.
+    pub(crate) fn shares(&self, size: u64) -> bool {
+        size >= SHARED_BYTES_MIN && !self.registry.swarm().is_alone()
+    }
+
+    /// Fetches together with the fleet; alone, if what came of that is not the file.
+    async fn share(
+        &self,
+        wanted: &Wanted<'_>,
+        blob: (Digest, u64),
+        tree: Option<Tree>,
+        origin: &dyn Origin,
+    ) -> Result<BlobInfo, RegistryError> {
+        let stall_timeout = self.registry.fetcher().config().stall_timeout;
+        let shared = SwarmFile::new(self.registry.swarm(), origin, blob, tree, stall_timeout);
+        match self.transfer(wanted, &shared, Some(&shared)).await {
+            Err(error @ RegistryError::OriginLied { .. }) if shared.has_trusted() => {
+                tracing::warn!(%error, file = wanted.name, "the fleet gave something else; the origin is asked alone");
+                self.transfer(wanted, origin, None).await
             }
-            error => error.into(),
+            result => result,
+        }
+    }
+
+    async fn transfer(
+        &self,
+        wanted: &Wanted<'_>,
+        origin: &dyn Origin,
+        shared: Option<&SwarmFile<'_>>,
+    ) -> Result<BlobInfo, RegistryError> {
+        let report = |done, total| {
+            self.reporter.file(Phase::Downloading, wanted.name, done, total);
+            shared.iter().for_each(|shared| shared.wrote(done));
+        };
+        let transfer = Transfer {
+            origin,
+            blobs: self.intake.blobs(),
+            limits: self.registry.fetcher().config(),
+            address: origin.shown(),
+            digest: wanted.digest,
+            size: wanted.size,
+            report: &report,
+        };
+        let writer = transfer::download(&transfer).await?;
+        let info = self.commit(origin.shown(), wanted.digest, writer).await?;
+        shared.iter().for_each(|shared| shared.finish(info));
+        Ok(info)
+    }
+
+    async fn commit(
+        &self,
+        url: String,
+        digest: Option<Digest>,
+        writer: BlobWriter,
+    ) -> Result<BlobInfo, RegistryError> {
+        let intake = Arc::clone(&self.intake);
+        blocking(move || {
+            intake.commit(writer, digest).map_err(|error| match error {
+                StorageError::DigestMismatch { .. } => {
+                    RegistryError::OriginLied { url, problem: error.to_string() }
+                }
+                error => error.into(),
+            })
         })
-    })
-    .await
+        .await
+    }
 }
 
 /// A file of an HTTP server.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use helios_storage::BlobInfo;
 use helios_types::Digest;
 
+pub(crate) use download::Wanted;
 pub(crate) use origin::{Fetcher, authorization, causes};
 pub(crate) use selection::INDEX_FILE;
 

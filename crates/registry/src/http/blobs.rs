@@ -26,6 +26,8 @@ pub(super) async fn blob(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, RegistryError> {
-    let content = registry.content(registry.blob_info(&digest).await?)?;
+    let info = registry.blob_info(&digest).await?;
+    registry.ensure_blob(&info).await?;
+    let content = registry.content(info)?;
     ranged::answer(&content, &method, &headers).await
 }

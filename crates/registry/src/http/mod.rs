@@ -8,6 +8,8 @@
 //! | `POST pull` | fetches a model; progress as JSON lines, the last `done` or `error` |
 //! | `POST tag` · `POST gc` | another name · garbage collection |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
+//! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
+//! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
 //! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |
 //!
@@ -17,6 +19,7 @@ mod answer;
 mod blobs;
 mod models;
 pub(crate) mod ranged;
+mod swarm;
 mod token;
 pub(crate) mod wire;
 mod workers;
@@ -25,6 +28,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post, put};
 
 use crate::Registry;
@@ -47,10 +51,15 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/gc", post(models::gc))
         .route("/manifests/{digest}", get(blobs::manifest))
         .route("/blobs/{digest}", get(blobs::blob))
+        .route("/pieces/{digest}/{index}", get(swarm::piece))
+        .route("/trees/{digest}", get(swarm::tree))
+        .route("/swarms/{digest}", post(swarm::ask))
+        .route("/holdings", put(swarm::hold))
         .route("/workers", get(workers::list))
         .route("/workers/{id}", put(workers::renew).delete(workers::leave))
         .route("/{*rest}", any(answer::no_such_route))
         .method_not_allowed_fallback(answer::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&registry), swarm::note_way));
     Router::new().nest(ROUTE_PREFIX, routes).with_state(registry)
 }

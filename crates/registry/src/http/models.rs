@@ -14,7 +14,7 @@ use helios_runtime::Clock;
 use super::answer::{Body, Query};
 use super::wire::{ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, TagBody};
 use crate::registry::invalid_request;
-use crate::{GcReport, Progress, Pull, PullEvent, Registry, RegistryError};
+use crate::{GcReport, Progress, Pull, PullEvent, Registry, RegistryError, via};
 
 /// Longest silence in the answer to a pull: the latest progress is then said again, so that both ends know of each
 /// other.
@@ -71,7 +71,12 @@ pub(super) async fn pull(
     };
     let following =
         Following { pull: registry.start_pull(&spec, body.name).await?, latest: Progress::default() };
-    let lines = stream::unfold(Some(following), |following| async { Some(following?.next_line().await) });
+    // The answer's body is read after this function; the way of the question goes with it.
+    let way = via::current();
+    let lines = stream::unfold(Some(following), move |following| {
+        let way = way.clone();
+        async move { Some(via::scope(way, following?.next_line()).await) }
+    });
     let body = axum::body::Body::from_stream(lines);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }

@@ -37,15 +37,22 @@ pub(crate) const PIECE_BYTES: u64 = 4 << 20;
 pub(crate) enum SourceKind {
     /// A hub or any other HTTP server.
     Origin,
-    /// Another registry.
-    Registry,
+    /// The parent registry.
+    Parent,
+    /// Another registry of the fleet.
+    Peer,
+    /// Several, each counted where it is asked.
+    Counted,
 }
 
 impl SourceKind {
-    fn as_str(self) -> &'static str {
+    /// The label in metrics.
+    pub(crate) fn label(self) -> Option<&'static str> {
         match self {
-            Self::Origin => "origin",
-            Self::Registry => "registry",
+            Self::Origin => Some("origin"),
+            Self::Parent => Some("parent"),
+            Self::Peer => Some("peer"),
+            Self::Counted => None,
         }
     }
 }

@@ -174,7 +174,7 @@ impl<'a> Flow<'a> {
         let origin = self.fetching.transfer.origin;
         self.bytes += chunk.len() as u64;
         self.fetching.patience.received(chunk.len());
-        crate::metrics::fetched(origin.kind().as_str(), chunk.len());
+        crate::metrics::fetched(origin.kind(), chunk.len());
         let elapsed = Clock.now() - self.since;
         if elapsed >= self.fetching.transfer.limits.stall_timeout {
             if self.bytes < DRIP_BYTES_MIN {

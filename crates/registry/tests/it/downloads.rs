@@ -88,20 +88,9 @@ async fn an_origin_without_ranges_is_read_from_the_start() {
     assert_served(&registry, &resolved, &file).await;
 }
 
-/// A file of several pieces: a model, and bytes behind it that differ everywhere.
-fn large_gguf(bytes: usize) -> Vec<u8> {
-    let mut file = models::gguf(1.0);
-    let mut state = 1_u64;
-    file.resize_with(bytes, || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    });
-    file
-}
-
 #[tokio::test]
 async fn a_large_file_comes_in_parallel_ranges_and_each_byte_once() {
-    let file = large_gguf(27 << 20);
+    let file = models::large_gguf(27 << 20);
     let together = Manner::Together(Arc::new(tokio::sync::Barrier::new(3)));
     let origin = Origin::start(file.clone(), together).await;
     let place = Place::new();
@@ -117,7 +106,7 @@ async fn a_large_file_comes_in_parallel_ranges_and_each_byte_once() {
 
 #[tokio::test]
 async fn ranges_that_break_off_cost_what_is_missing_and_nothing_else() {
-    let file = large_gguf(27 << 20);
+    let file = models::large_gguf(27 << 20);
     let origin = Origin::start(file.clone(), Manner::Cuts { after: 3 << 20, times: 4 }).await;
     let place = Place::new();
     let registry = place.open().await;
@@ -205,7 +194,7 @@ async fn an_origin_s_refusal_says_what_to_do() {
     assert_refused(Manner::Status(503), "answered 503").await;
 }
 
-fn hub_listing(file: &str, bytes: &[u8], digest: Option<String>) -> serde_json::Value {
+pub(crate) fn hub_listing(file: &str, bytes: &[u8], digest: Option<String>) -> serde_json::Value {
     serde_json::json!({
         "sha": "0123456789012345678901234567890123456789",
         "cardData": {"license": "mit"},
@@ -216,7 +205,7 @@ fn hub_listing(file: &str, bytes: &[u8], digest: Option<String>) -> serde_json::
     })
 }
 
-fn hub_config(hub: &Origin) -> FetchConfig {
+pub(crate) fn hub_config(hub: &Origin) -> FetchConfig {
     FetchConfig {
         hub_url: hub.address.clone(),
         hub_token: Some(Secret::from("hub-token".to_owned())),
@@ -288,11 +277,7 @@ async fn many_who_ask_for_the_same_share_one_download() {
 async fn one_digest_is_fetched_once_whatever_it_is_called() {
     let file = models::gguf(1.0);
     let hub = Origin::start(file.clone(), Manner::Honest).await;
-    let digest: String = {
-        use sha2::Digest as _;
-        sha2::Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
-    hub.list(hub_listing("tiny.gguf", &file, Some(digest)));
+    hub.list(hub_listing("tiny.gguf", &file, Some(models::sha256(&file))));
     let place = Place::new();
     let registry = place.open_with(hub_config(&hub)).await;
     let (first, second) = tokio::join!(pull(&registry, "hf:org/one"), pull(&registry, "hf:org/two"));

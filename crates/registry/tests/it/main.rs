@@ -4,6 +4,7 @@
 
 mod convert;
 mod downloads;
+mod fleet;
 mod gc;
 mod imports;
 mod membership;

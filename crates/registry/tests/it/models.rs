@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use helios_registry::{FetchConfig, Registry, RegistryConfig, RegistryError};
+use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryConfig, RegistryError};
 use helios_text::{GgufVocab, gguf_tokenizer_json};
 use tempfile::TempDir;
 
@@ -35,13 +35,17 @@ impl Place {
     }
 
     pub(crate) async fn open_with(&self, fetch: FetchConfig) -> Arc<Registry> {
+        let fetch = FetchConfig { stall_timeout: Duration::from_millis(300), ..fetch };
+        self.open_in(FleetConfig::default(), fetch).await
+    }
+
+    pub(crate) async fn open_in(&self, fleet: FleetConfig, fetch: FetchConfig) -> Arc<Registry> {
         let fetch = FetchConfig {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
-            stall_timeout: Duration::from_millis(300),
             ..fetch
         };
-        let config = RegistryConfig { fetch, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
+        let config = RegistryConfig { fetch, fleet, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
         loop {
             match Registry::open(&self.store(), config.clone()).await {
                 // A process that another test has just forked holds our lock until it runs its own program.
@@ -225,4 +229,21 @@ fn safetensors(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
     file.extend(header);
     file.resize(file.len() + end, 0);
     file
+}
+
+/// A file of several pieces: a model, and bytes behind it that differ everywhere.
+pub(crate) fn large_gguf(bytes: usize) -> Vec<u8> {
+    let mut file = gguf(1.0);
+    let mut state = 1_u64;
+    file.resize_with(bytes, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    file
+}
+
+/// The SHA-256 of a file, in hex.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,0 +1,23 @@
+//! Nodes of one fleet that want the same blob share it, so that its origin hands out each byte once.
+//!
+//! A blob is cut into pieces. For each piece a node asks the blob's *tracker* where to get it: from the origin, which is
+//! then claimed for this piece, or from a node that has it or has claimed it. What a node has verified it serves to the
+//! others while its own download still runs. The tracker is the parent registry where there is one, else that of the
+//! peers which a rendezvous hash of the digest names, so that all nodes agree without talking. It keeps everything in
+//! memory, bounded, and loses nothing but efficiency when it forgets.
+//!
+//! Nothing here is trusted: pieces from a peer are checked against the blob's tree as they arrive where its root is
+//! known, and the whole against its digest always. A peer that lies or fails is left alone for a while, and a tracker
+//! that is silent is done without.
+
+mod node;
+mod piece;
+mod serve;
+mod share;
+mod tracker;
+pub(crate) mod wire;
+
+pub(crate) use node::Swarm;
+pub(crate) use piece::SwarmFile;
+pub(crate) use share::Share;
+pub(crate) use tracker::Tracker;

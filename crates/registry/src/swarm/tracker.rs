@@ -1,0 +1,282 @@
+//! Who has which piece of which blob, and who is fetching it from the origin: in memory, bounded, with leases.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use helios_runtime::{Clock, Instant};
+use helios_types::{Digest, ErrorCode};
+
+use super::wire::{Ask, Holdings, Place};
+use crate::RegistryError;
+use crate::transfer::PIECE_BYTES;
+
+/// Blobs tracked at a time; the one asked for longest ago goes when there are more.
+const SWARMS_MAX: usize = 1024;
+/// Pieces of a blob: 4 TiB of it.
+const PIECES_MAX: u64 = 1 << 20;
+/// Nodes of a swarm, and nodes that say what they hold.
+const NODES_MAX: usize = 4096;
+/// Blobs that one node says it holds.
+pub(super) const HOLDINGS_MAX: usize = 10_000;
+/// Bytes of a node's address.
+const ADDRESS_BYTES_MAX: usize = 500;
+/// How long a node has for a piece that it said it would fetch.
+const CLAIM_TTL: Duration = Duration::from_secs(30);
+/// How long a node counts after it was last heard of.
+const NODE_TTL: Duration = Duration::from_secs(60);
+/// How long a node counts as taking part in fetching.
+const ACTIVE_TTL: Duration = Duration::from_secs(3);
+/// Claims that all active nodes of a swarm have together, at least one each: spread over the nodes, so that each
+/// uploads its share.
+const CLAIMS_MAX: usize = 16;
+
+/// The tracker of one registry.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    swarms: HashMap<Digest, Swarm>,
+    /// Who has which blobs whole, until when.
+    holdings: HashMap<String, (Instant, HashSet<Digest>)>,
+}
+
+/// The nodes that fetch one blob.
+#[derive(Debug)]
+struct Swarm {
+    touched: Instant,
+    pieces: Vec<Piece>,
+    nodes: HashMap<String, Node>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    holders: Vec<String>,
+    claim: Option<(String, Instant)>,
+}
+
+#[derive(Debug)]
+struct Node {
+    seen: Instant,
+    /// How often others were sent to it.
+    handed_out: u64,
+}
+
+impl Tracker {
+    /// Notes what a node has got and says where its next piece is.
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] for a size, piece or address that cannot be, or when there are too many nodes.
+    pub(crate) fn ask(&self, digest: Digest, ask: &Ask) -> Result<Place, RegistryError> {
+        let count = validate(ask)?;
+        let now = Clock.now();
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.holdings.retain(|_, (until, _)| *until > now);
+        let whole: Vec<String> = state
+            .holdings
+            .iter()
+            .filter(|(_, (_, blobs))| blobs.contains(&digest))
+            .map(|(node, _)| node.clone())
+            .collect();
+        let swarm = state.swarm(digest, count, now);
+        swarm.note(ask, now)?;
+        let Some(index) = ask.piece else { return Ok(Place::Noted) };
+        Ok(swarm.place(index as usize, ask, &whole, now))
+    }
+
+    /// Notes the blobs that a node has whole.
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] over the bounds.
+    pub(crate) fn hold(&self, holdings: Holdings) -> Result<(), RegistryError> {
+        validate_address(&holdings.node)?;
+        let mut state = self.lock();
+        if holdings.blobs.len() > HOLDINGS_MAX {
+            return Err(invalid(format!("{} blobs, at most {HOLDINGS_MAX}", holdings.blobs.len())));
+        }
+        if state.holdings.len() >= NODES_MAX && !state.holdings.contains_key(&holdings.node) {
+            return Err(too_many());
+        }
+        let until = Clock.now() + NODE_TTL;
+        state.holdings.insert(holdings.node, (until, holdings.blobs.into_iter().collect()));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn swarm(&mut self, digest: Digest, count: usize, now: Instant) -> &mut Swarm {
+        if self.swarms.len() >= SWARMS_MAX
+            && !self.swarms.contains_key(&digest)
+            && let Some(oldest) =
+                self.swarms.iter().min_by_key(|(_, swarm)| swarm.touched).map(|(digest, _)| *digest)
+        {
+            self.swarms.remove(&oldest);
+        }
+        let new = || Swarm { touched: now, pieces: vec![Piece::default(); count], nodes: HashMap::new() };
+        let swarm = self.swarms.entry(digest).or_insert_with(new);
+        if swarm.pieces.len() != count {
+            *swarm = new();
+        }
+        swarm.touched = now;
+        swarm
+    }
+}
+
+impl Swarm {
+    /// Notes that the asker lives, what it has got, and whom it found wanting: their claims end.
+    fn note(&mut self, ask: &Ask, now: Instant) -> Result<(), RegistryError> {
+        self.nodes.retain(|_, node| now - node.seen < NODE_TTL);
+        if let Some(piece) = ask.piece {
+            let piece = &mut self.pieces[piece as usize];
+            piece.claim.take_if(|(node, until)| *until <= now || ask.avoid.contains(node));
+        }
+        let Some(address) = &ask.node else { return Ok(()) };
+        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(address) {
+            return Err(too_many());
+        }
+        let node = self.nodes.entry(address.clone()).or_insert(Node { seen: now, handed_out: 0 });
+        node.seen = now;
+        for index in &ask.got {
+            let piece = &mut self.pieces[*index as usize];
+            piece.claim.take_if(|(node, _)| node == address);
+            if !piece.holders.contains(address) {
+                piece.holders.push(address.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, index: usize, ask: &Ask, whole: &[String], now: Instant) -> Place {
+        let fits = |node: &&String| ask.node.as_ref() != Some(*node) && !ask.avoid.contains(*node);
+        let piece = &self.pieces[index];
+        let lives = |node: &&String| self.nodes.contains_key(*node);
+        let holders = piece.holders.iter().filter(lives).chain(whole).filter(fits);
+        let load = |node: &&String| self.nodes.get(*node).map_or(0, |node| node.handed_out);
+        if let Some(node) = holders.min_by_key(load).cloned() {
+            return self.send_to(node, now);
+        }
+        match piece.claim.as_ref().map(|(node, _)| node).filter(fits).cloned() {
+            Some(node) => self.send_to(node, now),
+            None => self.claim(index, ask.node.as_ref(), now),
+        }
+    }
+
+    fn send_to(&mut self, address: String, now: Instant) -> Place {
+        // One who only holds whole blobs enters here, so that its load counts.
+        let node = self.nodes.entry(address.clone()).or_insert(Node { seen: now, handed_out: 0 });
+        node.handed_out += 1;
+        Place::Peer(address)
+    }
+
+    /// The origin for the asker, unless it has its share of claims already and another node will ask soon.
+    fn claim(&mut self, index: usize, asker: Option<&String>, now: Instant) -> Place {
+        let Some(asker) = asker else { return Place::Origin };
+        let active = self.nodes.values().filter(|node| now - node.seen < ACTIVE_TTL).count().max(1);
+        let claims = self.pieces.iter().filter_map(|piece| piece.claim.as_ref());
+        let own = claims.filter(|(node, until)| node == asker && *until > now).count();
+        if active > 1 && own >= (CLAIMS_MAX / active).max(1) {
+            return Place::Later;
+        }
+        self.pieces[index].claim = Some((asker.clone(), now + CLAIM_TTL));
+        Place::Origin
+    }
+}
+
+/// Number of pieces of the blob asked about.
+fn validate(ask: &Ask) -> Result<usize, RegistryError> {
+    let count = ask.size.div_ceil(PIECE_BYTES);
+    if count > PIECES_MAX {
+        return Err(invalid(format!("a blob of {} bytes", ask.size)));
+    }
+    if let Some(piece) = ask.got.iter().chain(&ask.piece).find(|piece| **piece >= count) {
+        return Err(invalid(format!("piece {piece} of {count}")));
+    }
+    ask.node.iter().try_for_each(|node| validate_address(node))?;
+    Ok(count as usize)
+}
+
+fn validate_address(node: &str) -> Result<(), RegistryError> {
+    let is_address = reqwest::Url::parse(node).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    if is_address && node.len() <= ADDRESS_BYTES_MAX {
+        return Ok(());
+    }
+    Err(invalid("a node's address is not http://HOST:PORT".to_owned()))
+}
+
+fn invalid(problem: String) -> RegistryError {
+    crate::registry::invalid_request(problem)
+}
+
+fn too_many() -> RegistryError {
+    RegistryError::InvalidRequest {
+        problem: format!("there are {NODES_MAX} nodes already"),
+        code: ErrorCode::Overloaded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use helios_types::Digest;
+
+    use super::{Ask, Holdings, Place, Tracker};
+    use crate::transfer::PIECE_BYTES;
+
+    const BLOB: Digest = Digest::from_bytes([7; 32]);
+
+    fn ask(node: &str, piece: u64, got: &[u64]) -> Ask {
+        let node = Some(format!("http://{node}"));
+        Ask { node, size: 64 * PIECE_BYTES, got: got.to_vec(), piece: Some(piece), avoid: Vec::new() }
+    }
+
+    fn peer(node: &str) -> Place {
+        Place::Peer(format!("http://{node}"))
+    }
+
+    #[test]
+    fn a_piece_is_claimed_once_and_claims_are_spread() {
+        let tracker = Tracker::default();
+        assert_eq!(tracker.ask(BLOB, &ask("a", 0, &[])).expect("a place"), Place::Origin);
+        assert_eq!(tracker.ask(BLOB, &ask("b", 0, &[])).expect("a place"), peer("a"));
+        for piece in 1..8 {
+            assert_eq!(tracker.ask(BLOB, &ask("a", piece, &[])).expect("a place"), Place::Origin);
+        }
+        assert_eq!(tracker.ask(BLOB, &ask("a", 8, &[])).expect("a place"), Place::Later);
+        assert_eq!(tracker.ask(BLOB, &ask("b", 8, &[])).expect("a place"), Place::Origin);
+        assert_eq!(tracker.ask(BLOB, &ask("a", 8, &[])).expect("a place"), peer("b"));
+    }
+
+    #[test]
+    fn the_least_asked_holder_is_next_and_who_is_avoided_loses_its_claim() {
+        let tracker = Tracker::default();
+        tracker.ask(BLOB, &ask("a", 1, &[0])).expect("claimed");
+        tracker.ask(BLOB, &ask("b", 0, &[])).expect("sent to a");
+        tracker.ask(BLOB, &ask("b", 2, &[0])).expect("claimed");
+        assert_eq!(tracker.ask(BLOB, &ask("c", 0, &[])).expect("a place"), peer("b"));
+        let avoiding = Ask { avoid: vec!["http://a".to_owned()], ..ask("c", 1, &[]) };
+        assert_eq!(tracker.ask(BLOB, &avoiding).expect("a place"), Place::Origin);
+    }
+
+    #[test]
+    fn who_holds_the_whole_is_asked_before_the_origin() {
+        let tracker = Tracker::default();
+        tracker.hold(Holdings { node: "http://h".to_owned(), blobs: vec![BLOB] }).expect("noted");
+        assert_eq!(tracker.ask(BLOB, &ask("a", 5, &[])).expect("a place"), peer("h"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let tracker = Tracker::default();
+        assert!(tracker.ask(BLOB, &ask("a", 64, &[])).is_err());
+        assert!(tracker.ask(BLOB, &ask("a", 0, &[64])).is_err());
+        assert!(tracker.ask(BLOB, &Ask { size: u64::MAX, ..ask("a", 0, &[]) }).is_err());
+        assert!(
+            tracker.ask(BLOB, &Ask { node: Some("file:///etc".to_owned()), ..ask("a", 0, &[]) }).is_err()
+        );
+    }
+}
