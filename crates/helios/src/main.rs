@@ -83,6 +83,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     }
     let (config, figment) = Config::load(cli.global.config.as_deref(), &flags)?;
     start_logs(&config, &cli)?;
+    helios_storage::io::IoChoice::from(config.store.io).set_for_process();
     match &cli.command {
         Command::Serve(_) => commands::serve(&config).await,
         Command::Run(args) => commands::run(&config, args).await,
@@ -96,6 +97,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Gc(args) => commands::gc(&config, args).await,
         Command::Config(command) => commands::config(command, &config, &figment),
         Command::Bench(BenchCommand::Engine(args)) => commands::bench_engine(&config, args).await,
+        Command::Bench(BenchCommand::Storage(args)) => commands::bench_storage(&config, args).await,
+        Command::Doctor(args) => commands::doctor(&config, args),
         Command::Registry(args) => commands::registry(&config, args).await,
         Command::Worker(args) => commands::worker(&config, args).await,
         Command::Proxy(args) => commands::proxy(&config, args).await,

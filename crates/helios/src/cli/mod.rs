@@ -59,6 +59,10 @@ pub(crate) enum Command {
     /// Check, explain or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at this machine and the store's disk: what Helios uses of them, and what holds it back
+    ///
+    /// Fails if a finding is bad; each finding that is not ok says what to do.
+    Doctor(DoctorArgs),
     /// Measure this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -124,6 +128,41 @@ pub(crate) enum BenchCommand {
     ///
     /// Prefill of 512 tokens, and decode at 1, 8 and 32 sequences at once, as tokens per second.
     Engine(BenchEngineArgs),
+    /// Speed of loads from the disk, beside the raw limit of the same disk
+    ///
+    /// Writes a checkpoint of four safetensors files, takes it out of the page cache before each load, and deletes it in
+    /// the end. The peers verify nothing.
+    Storage(BenchStorageArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure the store's disk too: writes 256 MiB and reads them back
+    #[arg(long)]
+    pub(crate) measure: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStorageArgs {
+    /// One JSON object on standard output, everything else on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure these peers too, in turn with Helios (installed by `cargo xtask yardstick`)
+    #[arg(long, value_name = "PEER", value_delimiter = ',',
+        value_parser = ["safetensors", "runai-model-streamer", "fastsafetensors", "tensorizer"])]
+    pub(crate) against: Vec<String>,
+    /// Folder on the disk to measure [default: the store's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<std::path::PathBuf>,
+    /// Size of the checkpoint; memory must hold it twice
+    #[arg(long, value_name = "SIZE", default_value = "2.5GiB")]
+    pub(crate) size: String,
+    /// Repeats of each figure; medians are reported
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) repeats: u32,
 }
 
 #[derive(Debug, Args)]

@@ -3,14 +3,16 @@
 mod bench;
 mod cluster;
 mod config;
+mod doctor;
 mod ps;
 mod run;
 mod serve;
 mod store;
 
-pub(crate) use bench::bench_engine;
+pub(crate) use bench::{bench_engine, bench_storage};
 pub(crate) use cluster::{proxy, registry, worker};
 pub(crate) use config::{config, config_schema};
+pub(crate) use doctor::doctor;
 pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;

@@ -78,6 +78,8 @@ pub(crate) enum LogFormat {
 pub(crate) struct StoreConfig {
     /// Directory of the model store; by default `helios` in the user's data directory.
     pub(crate) dir: Option<PathBuf>,
+    /// How files are read: `auto` (io_uring where the system allows it), `io_uring` or `threads`.
+    pub(crate) io: IoSetting,
     /// Base URL of the hub behind `hf:` sources; by default HF_ENDPOINT, else the public hub.
     pub(crate) hf_endpoint: Option<String>,
     /// Token for the hub, sent to that endpoint alone; by default HF_TOKEN.
@@ -91,6 +93,29 @@ pub(crate) struct StoreConfig {
     pub(crate) advertise: Option<String>,
     /// The cluster token of parent and peers; by default HELIOS_CLUSTER_TOKEN.
     pub(crate) fleet_token: Option<String>,
+}
+
+/// How files are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum IoSetting {
+    /// io_uring where the system has and allows it, else threads.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    IoUring,
+    /// Threads.
+    Threads,
+}
+
+impl From<IoSetting> for helios_storage::io::IoChoice {
+    fn from(setting: IoSetting) -> Self {
+        match setting {
+            IoSetting::Auto => Self::Auto,
+            IoSetting::IoUring => Self::IoUring,
+            IoSetting::Threads => Self::Threads,
+        }
+    }
 }
 
 /// What `helios serve` serves, and where.

@@ -120,7 +120,7 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["serve"],
         &["run"],
@@ -136,6 +136,8 @@ fn help_teaches_every_command() {
         &["config", "explain"],
         &["bench"],
         &["bench", "engine"],
+        &["bench", "storage"],
+        &["doctor"],
         &["registry"],
         &["worker"],
         &["proxy"],

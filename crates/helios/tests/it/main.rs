@@ -9,6 +9,7 @@ mod chat;
 mod cli;
 mod harness;
 mod hugging_face;
+mod machine;
 mod models;
 mod recovery;
 mod small_model;

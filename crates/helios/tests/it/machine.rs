@@ -1,0 +1,49 @@
+//! `helios doctor` and `helios bench storage`: what they find, what they print, what they leave behind.
+
+use serde_json::Value;
+
+use crate::harness::{verb, verb_ok};
+
+fn level<'v>(report: &'v Value, what: &str) -> Option<&'v str> {
+    let findings = report["findings"].as_array().unwrap();
+    findings.iter().find(|finding| finding["what"] == what)?["level"].as_str()
+}
+
+#[test]
+fn doctor_names_what_it_found_and_leaves_nothing_behind() {
+    let store = tempfile::tempdir().unwrap();
+    let report: Value =
+        serde_json::from_str(&verb_ok(store.path(), &["doctor", "--json", "--measure"])).unwrap();
+    for what in ["kernel", "processor", "io_uring", "locked memory", "store", "free space", "sequential read"]
+    {
+        assert!(level(&report, what).is_some(), "{what}: {report}");
+    }
+    assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 0);
+    let text = verb_ok(store.path(), &["doctor"]);
+    assert!(text.lines().any(|line| line.contains("I/O backend")), "{text}");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_a_bad_finding_with_a_hint() {
+    let output = verb(std::path::Path::new("/proc/nowhere"), &["doctor", "--json"]);
+    assert!(!output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(level(&report, "store"), Some("bad"), "{report}");
+}
+
+#[test]
+fn the_storage_bench_has_every_row_and_deletes_its_files() {
+    // On a disk: what lies in memory is never cold.
+    let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let text = verb_ok(store.path(), &["bench", "storage", "--json", "--size", "64MiB", "--repeats", "1"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let row = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap();
+    for what in ["cold load into memory, verified", "cold map, verified since boot", "warm open, 4 shards"] {
+        assert!(row(what)["value"].as_f64().is_some_and(|value| value > 0.0), "{what}");
+        assert!(row(what)["goal"].is_f64(), "{what}");
+    }
+    let peer = row("CPU, verified, tensorizer");
+    assert!(peer["value"].is_null() && peer["met"] == false, "not asked for, so not measured");
+    assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 0);
+}
