@@ -12,6 +12,20 @@ const NODE_MAJOR_MIN: u32 = 22;
 
 /// Makes the virtual environment `name` from a requirement file of the repository; returns its folder.
 pub(crate) fn environment(workshop: &Workshop, name: &str, requirements: &str) -> Result<PathBuf> {
+    environment_with(workshop, name, requirements, &[])
+}
+
+/// As [`environment`], where the file names everything and what packages ask for beyond it is left out.
+pub(crate) fn whole_environment(workshop: &Workshop, name: &str, requirements: &str) -> Result<PathBuf> {
+    environment_with(workshop, name, requirements, &["--no-deps"])
+}
+
+fn environment_with(
+    workshop: &Workshop,
+    name: &str,
+    requirements: &str,
+    options: &[&str],
+) -> Result<PathBuf> {
     let folder = workshop.place(name);
     let version = capture(Command::new("python3").arg("--version")).map_err(|_| {
         Failure::new("python3 was not found").hint("apt-get install -y python3 python3-pip python3-venv")
@@ -22,7 +36,8 @@ pub(crate) fn environment(workshop: &Workshop, name: &str, requirements: &str) -
         capture(Command::new("python3").args(["-m", "venv"]).arg(&folder))
             .map_err(|failure| failure.hint("apt-get install -y python3-venv"))?;
         let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(options);
+        pip.arg("--requirement");
         run(pip.arg(workshop.root.join(requirements)))
     })?;
     Ok(folder)

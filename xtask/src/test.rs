@@ -211,7 +211,7 @@ fn shells(workshop: &Workshop) -> Result<()> {
 }
 
 /// The binary in the profile of the tests, with the features that `cargo test` gives the dependencies.
-fn binary(workshop: &Workshop) -> Result<PathBuf> {
+pub(crate) fn binary(workshop: &Workshop) -> Result<PathBuf> {
     let mut cargo = workshop.cargo();
     run_program(cargo.args(["build", "--profile", "ci", "--workspace", "--bins", "--tests", "--locked"]))?;
     Ok(workshop.target.join("ci/helios"))

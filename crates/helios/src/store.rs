@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use helios_registry::{
-    GcReport, ModelSummary, Progress, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry,
+    GcReport, MemoryProfile, ModelSummary, Progress, Registry, RegistryClient, RegistryError, Resolved,
+    Secret, TagEntry,
 };
 use helios_types::ModelRef;
 
@@ -44,6 +45,14 @@ impl Store {
         match self {
             Self::Server(client) => client.model(model).await.map(|model| (model.resolved, model.history)),
             Self::Here(registry) => Ok((registry.resolve(model).await?, registry.history(model).await?)),
+        }
+    }
+
+    /// The memory profile of a version.
+    pub(crate) async fn profile(&self, resolved: &Resolved) -> Result<MemoryProfile, RegistryError> {
+        match self {
+            Self::Server(client) => client.profile(&resolved.digest).await,
+            Self::Here(registry) => registry.profile(&resolved.manifest).await,
         }
     }
 

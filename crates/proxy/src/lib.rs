@@ -24,6 +24,7 @@ mod metrics;
 mod model_text;
 mod models;
 mod prepare;
+mod profiles;
 mod proxy;
 mod record;
 mod reply;

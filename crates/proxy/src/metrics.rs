@@ -18,8 +18,11 @@ const DISPATCH_RETRIES: &str = "helios_dispatch_retries_total";
 const HTTP_RESPONSES: &str = "helios_http_responses_total";
 const CONNECTIONS: &str = "helios_http_connections";
 const WORKERS_READY: &str = "helios_workers_ready";
+const PROFILE_HITS: &str = "helios_profile_cache_hits_total";
+const PROFILE_MISSES: &str = "helios_profile_cache_misses_total";
+const PROFILE_AGE: &str = "helios_profile_cache_age_seconds";
 
-const COUNTERS: [(&str, &str); 7] = [
+const COUNTERS: [(&str, &str); 9] = [
     (REQUEST_SUCCESS, "Requests answered to their end, by reason."),
     (PROMPT_TOKENS, "Prompt tokens of requests that got at least one token."),
     (GENERATION_TOKENS, "Tokens delivered."),
@@ -27,6 +30,8 @@ const COUNTERS: [(&str, &str); 7] = [
     (REQUESTS_REFUSED, "Inference requests refused because the proxy was at its limit."),
     (DISPATCH_RETRIES, "Workers that failed before their first token."),
     (HTTP_RESPONSES, "HTTP responses, by route and status."),
+    (PROFILE_HITS, "Memory profiles that were in the cache."),
+    (PROFILE_MISSES, "Memory profiles that the registry was asked for."),
 ];
 
 const HISTOGRAMS: [(&str, &str); 3] = [
@@ -35,10 +40,11 @@ const HISTOGRAMS: [(&str, &str); 3] = [
     (E2E_LATENCY, "From the request's arrival to the end of its answer."),
 ];
 
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 4] = [
     (REQUESTS_OPEN, "Inference requests that wait, are read or are being answered."),
     (CONNECTIONS, "Open client connections."),
     (WORKERS_READY, "Workers that take requests."),
+    (PROFILE_AGE, "Age of the oldest memory profile in the cache."),
 ];
 
 /// Tells the recorder what each metric means.
@@ -93,6 +99,19 @@ pub(crate) fn retried() {
     counter!(DISPATCH_RETRIES).increment(1);
 }
 
+pub(crate) fn profile_hit() {
+    counter!(PROFILE_HITS).increment(1);
+}
+
+pub(crate) fn profile_miss() {
+    counter!(PROFILE_MISSES).increment(1);
+}
+
+/// Looked up when the metrics are read.
+pub(crate) fn set_profile_age(seconds: f64) {
+    gauge!(PROFILE_AGE).set(seconds);
+}
+
 pub(crate) fn responded(route: &'static str, status: http::StatusCode) {
     counter!(HTTP_RESPONSES, "route" => route, "status" => status.as_u16().to_string()).increment(1);
 }
@@ -143,12 +162,15 @@ mod tests {
         helios_requests_refused_total
         helios_dispatch_retries_total
         helios_http_responses_total
+        helios_profile_cache_hits_total
+        helios_profile_cache_misses_total
         vllm:time_to_first_token_seconds
         vllm:inter_token_latency_seconds
         vllm:e2e_request_latency_seconds
         helios_requests_open
         helios_http_connections
         helios_workers_ready
+        helios_profile_cache_age_seconds
         ");
     }
 }

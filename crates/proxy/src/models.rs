@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use helios_api::ApiError;
+use helios_registry::MemoryProfile;
 use helios_text::SpecialTokens;
 use helios_types::{Digest, ModelRef};
 
@@ -33,4 +34,7 @@ pub trait Models: Send + Sync {
 
     /// The text files of one version, verified against their digests.
     fn text_files(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<TextFiles, ApiError>>;
+
+    /// What one version needs of memory.
+    fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>>;
 }

@@ -17,6 +17,7 @@ use crate::admit::Admission;
 use crate::fleet::Fleet;
 use crate::guard::Guard;
 use crate::model_text::ModelTexts;
+use crate::profiles::Profiles;
 use crate::route::Router;
 use crate::routes::{self, Found, cors};
 use crate::{Discovery, Models, Mount, ProxyConfig, metrics, reply, request_id, server};
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) admission: Admission,
     pub(crate) models: Arc<dyn Models>,
     pub(crate) texts: ModelTexts,
+    pub(crate) profiles: Profiles,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) router: Router,
     pub(crate) metrics: Metrics,
@@ -63,6 +65,7 @@ impl Proxy {
             admission: Admission::new(&parts.config),
             models: parts.models,
             texts: ModelTexts::default(),
+            profiles: Profiles::default(),
             fleet: Fleet::start(parts.discovery, tasks),
             router: Router::default(),
             metrics: parts.metrics,

@@ -2,6 +2,8 @@
 
 use helios_types::{DEFAULT_TAG, Digest, ModelRef};
 
+use crate::MemoryProfile;
+
 /// A model that can be pulled by name.
 #[derive(Clone, Copy, Debug)]
 pub struct CatalogueModel {
@@ -17,6 +19,8 @@ pub struct CatalogueModel {
     pub size: u64,
     /// SPDX name of its licence.
     pub licence: &'static str,
+    /// Its memory profile as JSON, for those who ask before they fetch it.
+    profile: &'static str,
 }
 
 /// The catalogue. The first entry of a name is the one meant by the name without tag.
@@ -30,12 +34,19 @@ pub const CATALOGUE: &[CatalogueModel] = &[CatalogueModel {
     ]),
     size: 98_362_432,
     licence: "apache-2.0",
+    profile: include_str!("catalogue/smollm2-135m-instruct.json"),
 }];
 
 impl CatalogueModel {
     /// Name and tag together.
     pub fn reference(&self) -> ModelRef {
         format!("{}:{}", self.name, self.tag).parse().expect("invariant: catalogue names are model names")
+    }
+
+    /// What it needs of memory.
+    pub fn memory_profile(&self) -> MemoryProfile {
+        serde_json::from_str(self.profile)
+            .expect("invariant: the catalogue's profiles parse, which a test holds")
     }
 }
 
@@ -60,6 +71,7 @@ mod tests {
         assert_eq!(names.len(), CATALOGUE.len());
         for entry in CATALOGUE {
             assert!(!entry.sources.is_empty());
+            assert!(entry.memory_profile().weight_bytes < entry.size);
             for source in entry.sources {
                 source.parse::<Source>().expect(source);
             }

@@ -23,8 +23,8 @@ use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, Pu
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{
-    FetchConfig, GcReport, Manifest, MembersSnapshot, ModelSummary, Progress, RegistryError, Resolved,
-    Secret, TagEntry, WorkerLease, registry, via,
+    FetchConfig, GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, RegistryError,
+    Resolved, Secret, TagEntry, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -137,6 +137,14 @@ impl RegistryClient {
         let response = self.send(self.client.get(self.url(&["manifests", &digest.to_string()], &[]))).await?;
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         registry::parse_manifest(digest, &bytes).map(Arc::new)
+    }
+
+    /// The memory profile of a version, with its details.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn profile(&self, digest: &Digest) -> Result<MemoryProfile, RegistryError> {
+        self.json(self.client.get(self.url(&["profiles", &digest.to_string()], &[]))).await
     }
 
     /// Gives a version another name, too.

@@ -4,13 +4,14 @@
 //! The bytes of a manifest are what [`Manifest::to_bytes`] writes: fields in declaration order, maps sorted, no spaces.
 //! Equal files from the same source give equal bytes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use helios_storage::BlobInfo;
 use helios_types::{Digest, TensorType};
 use serde::{Deserialize, Serialize};
 
 use crate::RegistryError;
+use crate::profile::MemoryProfile;
 
 /// The version of the manifest's form that this release writes and reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
@@ -123,19 +124,6 @@ pub struct ModelFacts {
     pub quantisation: TensorType,
     /// The format of the tensor files.
     pub format: WeightFormat,
-}
-
-/// What the model needs of memory, computed from headers alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryProfile {
-    /// Bytes of all tensors.
-    pub weight_bytes: u64,
-    /// Those bytes by element type.
-    pub weight_bytes_by_type: BTreeMap<TensorType, u64>,
-    /// Bytes of the largest layer; an embedding counts as a layer of its own.
-    pub largest_layer_bytes: u64,
-    /// KV memory of one token in f16, all layers.
-    pub kv_bytes_per_token: u64,
 }
 
 /// One immutable version of a model.

@@ -7,7 +7,9 @@ use helios_storage::{Blob, BlobStore};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
-use crate::{FileEntry, Manifest, ModelSummary, Registry, RegistryClient, RegistryError, Resolved, Role};
+use crate::{
+    FileEntry, Manifest, MemoryProfile, ModelSummary, Registry, RegistryClient, RegistryError, Resolved, Role,
+};
 
 /// A registry in this process or elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -74,6 +76,17 @@ impl ModelStore {
         match self {
             Self::Local(registry) => registry.manifest(digest).await,
             Self::Remote(store) => store.client.manifest(digest).await,
+        }
+    }
+
+    /// The memory profile of a version, with its details.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDigest`], or what the registry elsewhere says.
+    pub async fn profile(&self, digest: &Digest) -> Result<MemoryProfile, RegistryError> {
+        match self {
+            Self::Local(registry) => registry.profile(&*registry.manifest(digest).await?).await,
+            Self::Remote(store) => store.client.profile(digest).await,
         }
     }
 

@@ -53,7 +53,7 @@ impl Checkpoint {
     }
 
     /// The tensors, ordered by name.
-    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> + Clone {
         self.tensors.iter()
     }
 

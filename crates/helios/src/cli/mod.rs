@@ -1,10 +1,12 @@
 //! The command line: what can be typed, and what `--help` teaches.
 
+mod fit;
 mod serve;
 mod store;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use fit::FitArgs;
 pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
 pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 
@@ -46,6 +48,11 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show one model: files, sizes, memory profile, history of its tag
     Show(ShowArgs),
+    /// Say whether a model fits, where, with what context and for how many sequences
+    ///
+    /// Answers from the model's headers alone: nothing is loaded, and the model need not be here if it is in the
+    /// catalogue or its files can be read. For two accelerators: `helios fit NAME --device 24GiB --device 24GiB`
+    Fit(FitArgs),
     /// Show what a running server serves right now
     Ps(PsArgs),
     /// Remove a tag; `helios gc` then frees the space
@@ -133,6 +140,11 @@ pub(crate) enum BenchCommand {
     /// Writes a checkpoint of four safetensors files, takes it out of the page cache before each load, and deletes it in
     /// the end. The peers verify nothing.
     Storage(BenchStorageArgs),
+    /// Hit rate and seconds saved by predictive prefetch
+    ///
+    /// Replays generated traces of two weeks against LRU, the same policy without prefetch, and an oracle that knows
+    /// the future. Nothing is loaded; takes seconds.
+    Prefetch(BenchPrefetchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +175,19 @@ pub(crate) struct BenchStorageArgs {
     /// Repeats of each figure; medians are reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchPrefetchArgs {
+    /// One JSON object on standard output, everything else on standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Traces of each pattern
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) seeds: u64,
+    /// Memory of the tier, as a percentage of the bytes of all models
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) budget: u64,
 }
 
 #[derive(Debug, Args)]

@@ -4,15 +4,17 @@ mod bench;
 mod cluster;
 mod config;
 mod doctor;
+mod fit;
 mod ps;
 mod run;
 mod serve;
 mod store;
 
-pub(crate) use bench::{bench_engine, bench_storage};
+pub(crate) use bench::{bench_engine, bench_prefetch, bench_storage};
 pub(crate) use cluster::{proxy, registry, worker};
 pub(crate) use config::{config, config_schema};
 pub(crate) use doctor::doctor;
+pub(crate) use fit::run as fit;
 pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;

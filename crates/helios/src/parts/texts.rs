@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use helios_api::ApiError;
 use helios_proxy::{Models, ResolvedModel, TextFiles};
-use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role};
+use helios_registry::{Manifest, MemoryProfile, ModelStore, RegistryError, Resolved, Role};
 use helios_runtime::{Clock, Instant};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 
@@ -107,5 +107,9 @@ impl Models for StoreTexts {
 
     fn text_files(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<TextFiles, ApiError>> {
         async move { self.read(manifest_digest).await.map_err(api_error) }.boxed()
+    }
+
+    fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {
+        async move { self.store.profile(&manifest_digest).await.map_err(api_error) }.boxed()
     }
 }

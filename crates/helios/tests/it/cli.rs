@@ -120,13 +120,14 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["serve"],
         &["run"],
         &["pull"],
         &["list"],
         &["show"],
+        &["fit"],
         &["ps"],
         &["rm"],
         &["tag"],
@@ -136,6 +137,7 @@ fn help_teaches_every_command() {
         &["config", "explain"],
         &["bench"],
         &["bench", "engine"],
+        &["bench", "prefetch"],
         &["bench", "storage"],
         &["doctor"],
         &["registry"],

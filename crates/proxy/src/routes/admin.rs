@@ -88,5 +88,6 @@ pub(crate) fn metrics(proxy: &Inner) -> Response<Body> {
         *ready.entry(worker.member.reference.to_string()).or_default() += usize::from(worker.is_ready());
     }
     ready.iter().for_each(|(model, workers)| recorded::set_workers_ready(model, *workers));
+    recorded::set_profile_age(proxy.profiles.age_seconds_max());
     reply::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", proxy.metrics.render())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod cors;
+mod fit;
 mod health;
 mod inference;
 mod models;
@@ -90,6 +91,7 @@ enum Endpoint {
     Ready,
     Metrics,
     Workers,
+    Fit,
 }
 
 const GET: &[&str] = &["GET", "HEAD"];
@@ -105,7 +107,7 @@ const fn route(
 }
 
 /// Every route of the proxy's own.
-pub static ROUTES: [Route; 8] = [
+pub static ROUTES: [Route; 9] = [
     route("/v1/chat/completions", POST, Permission::Inference, Endpoint::Answer(Kind::Chat)),
     route("/v1/completions", POST, Permission::Inference, Endpoint::Answer(Kind::Completion)),
     route("/v1/models", GET, Permission::Inference, Endpoint::Models),
@@ -114,6 +116,7 @@ pub static ROUTES: [Route; 8] = [
     route("/ready", GET, Permission::Open, Endpoint::Ready),
     route("/metrics", GET, Permission::Admin, Endpoint::Metrics),
     route("/admin/v1/workers", GET, Permission::Admin, Endpoint::Workers),
+    route("/admin/v1/fit", GET, Permission::Admin, Endpoint::Fit),
 ];
 
 impl Route {
@@ -213,6 +216,7 @@ pub(crate) async fn answer(
         Endpoint::Ready => health::ready(proxy),
         Endpoint::Metrics => Ok(admin::metrics(proxy)),
         Endpoint::Workers => Ok(admin::workers(proxy)),
+        Endpoint::Fit => fit::answer(proxy, &parts.uri).await,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use helios_api::worker::v1::FinishReason;
 use helios_proxy::{ProxyConfig, WorkerList};
+use helios_registry::profile::fit::Fit;
 use serde_json::json;
 
-use crate::support::{digest, fake_worker, ready_status, says, soon, start, start_with};
+use crate::support::{MODEL, digest, fake_worker, ready_status, says, soon, start, start_with};
 
 #[tokio::test]
 async fn a_worker_that_cannot_be_watched_gets_nothing_until_it_can() {
@@ -99,4 +100,31 @@ async fn requests_spread_over_equal_workers_and_avoid_busy_ones() {
         assert_eq!(server.complete(json!({})).await.0, 200);
     }
     assert_eq!((first.requests().len(), second.requests().len()), (5, 9));
+}
+
+#[tokio::test]
+async fn a_question_of_placement_is_answered_from_the_cached_profile() {
+    let server = start(ProxyConfig::default(), Vec::new(), Vec::new()).await;
+    let ask = async |query: &str| {
+        let answer = server.get(&format!("/admin/v1/fit?model={MODEL}&{query}")).await;
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    let (status, text) = ask("memory_bytes=1073741824&sequences=4").await;
+    let answer: Fit = serde_json::from_str(&text).expect(&text);
+    assert!(status == 200 && answer.fits && answer.sequences == 4, "{answer:?}");
+    let (_, text) = ask("memory_bytes=1000000").await;
+    let answer: Fit = serde_json::from_str(&text).expect(&text);
+    assert!(!answer.fits && answer.left_bytes < 0, "{answer:?}");
+    for bad in ["", "memory_bytes=1&devices=0", "memory_bytes=1&sequences=0", "memory_bytes=1&colour=red"] {
+        let (status, text) = ask(bad).await;
+        assert_eq!(status, 400, "{bad}: {text}");
+    }
+    let metrics = server.get("/metrics").await.text().await.expect("text");
+    for name in [
+        "helios_profile_cache_hits_total",
+        "helios_profile_cache_misses_total",
+        "helios_profile_cache_age_seconds",
+    ] {
+        assert!(metrics.contains(name), "{name}");
+    }
 }

@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt, stream};
 use helios_api::ApiError;
 use helios_api::worker::{ChunkStream, UpdateStream, Worker, WorkerError, v1};
 use helios_proxy::{Discovery, Member, Models, Mount, Parts, Proxy, ProxyConfig, ResolvedModel, TextFiles};
+use helios_registry::MemoryProfile;
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
 use helios_text::SpecialTokens;
@@ -196,6 +197,11 @@ impl Models for FakeModels {
             chat_template: Some(chat_template.to_owned()),
         };
         async { Ok(files) }.boxed()
+    }
+
+    fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {
+        assert_eq!(manifest_digest, digest(1));
+        async { Ok(helios_registry::CATALOGUE[0].memory_profile()) }.boxed()
     }
 }
 

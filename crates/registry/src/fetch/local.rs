@@ -28,7 +28,10 @@ pub(super) async fn gather(context: &Context, path: &Path) -> Result<Gathered, R
 }
 
 /// The model's files, by name in the model.
-fn model_files(files: &DurableFiles, path: &Path) -> Result<Vec<(String, PathBuf)>, RegistryError> {
+pub(crate) fn model_files(
+    files: &DurableFiles,
+    path: &Path,
+) -> Result<Vec<(String, PathBuf)>, RegistryError> {
     let subject = format!("`{}`", path.display());
     let name_of = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     if !files.is_dir(path) {

@@ -15,6 +15,7 @@ use helios_storage::BlobInfo;
 use helios_types::Digest;
 
 pub(crate) use download::Wanted;
+pub(crate) use local::model_files as local_files;
 pub(crate) use origin::{Fetcher, authorization, causes};
 pub(crate) use selection::INDEX_FILE;
 

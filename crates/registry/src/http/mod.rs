@@ -10,6 +10,7 @@
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
+//! | `GET profiles/DIGEST` | the memory profile of a manifest, with its details |
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
 //! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |
 //!
@@ -18,6 +19,7 @@
 mod answer;
 mod blobs;
 mod models;
+mod profiles;
 pub(crate) mod ranged;
 mod swarm;
 mod token;
@@ -55,6 +57,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/trees/{digest}", get(swarm::tree))
         .route("/swarms/{digest}", post(swarm::ask))
         .route("/holdings", put(swarm::hold))
+        .route("/profiles/{digest}", get(profiles::profile))
         .route("/workers", get(workers::list))
         .route("/workers/{id}", put(workers::renew).delete(workers::leave))
         .route("/{*rest}", any(answer::no_such_route))

@@ -3,7 +3,6 @@
 
 pub(crate) mod gguf;
 mod hugging_face;
-mod profile;
 
 use std::collections::BTreeMap;
 
@@ -12,8 +11,9 @@ use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::TensorType;
 
 use crate::fetch::{Gathered, GatheredFile};
-use crate::manifest::{FileEntry, MANIFEST_SCHEMA, MemoryProfile, ModelFacts, Role, WeightFormat};
+use crate::manifest::{FileEntry, MANIFEST_SCHEMA, ModelFacts, Role, WeightFormat};
 use crate::pins::Intake;
+use crate::profile::MemoryProfile;
 use crate::{Manifest, RegistryError, token_table};
 
 /// Folder of derived files in a manifest; no source has it.
@@ -80,7 +80,7 @@ fn understand(
         _ => hugging_face::describe(files, source)?,
     };
     let derived = derive(intake, &described)?;
-    let profile = profile::memory(&described.config, &described.checkpoint);
+    let profile = MemoryProfile::new((&described.config).into(), described.checkpoint.tensors());
     let facts = ModelFacts {
         architecture: described.config.architecture.clone(),
         parameters: described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),

@@ -13,4 +13,5 @@ mod models;
 mod origin;
 mod over_http;
 mod packages;
+mod profile;
 mod store;

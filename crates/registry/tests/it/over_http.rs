@@ -43,6 +43,10 @@ async fn everything_the_store_does_can_be_asked_over_http() {
     assert_eq!(client.manifest(&local.digest).await.expect("a manifest"), local.manifest);
     assert_eq!(client.list().await.expect("a list"), registry.list().await.expect("a list"));
 
+    assert_eq!(client.profile(&local.digest).await.ok(), local.manifest.profile);
+    let stranger = format!("sha256:{:064x}", 7).parse().expect("a digest");
+    assert_eq!(client.profile(&stranger).await.expect_err("unknown").code(), ErrorCode::NotFound);
+
     let other = place.write("other.gguf", &models::gguf(2.0));
     let mut reports = 0;
     let spec = format!("file:{}", other.display());

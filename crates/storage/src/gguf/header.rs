@@ -31,8 +31,8 @@ const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1";
 
 type Metadata = BTreeMap<String, GgufValue>;
 
-/// Reads the header of a whole file.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Metadata, Vec<TensorInfo>), FieldError> {
+/// Reads the header of a file of `file_bytes`, whose beginning `bytes` is.
+pub(super) fn parse(bytes: &[u8], file_bytes: usize) -> Result<(Metadata, Vec<TensorInfo>), FieldError> {
     let mut reader = Reader::new(bytes);
     check_version(&mut reader)?;
     let tensor_count = reader.count(0, TENSORS_MAX, TENSOR_BYTES_MIN).at("tensor count")?;
@@ -40,7 +40,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Metadata, Vec<TensorInfo>), FieldEr
     let metadata = read_metadata(&mut reader, key_count)?;
     let alignment = alignment(&metadata)?;
     let mut tensors = read_tensors(&mut reader, tensor_count)?;
-    place_in_file(&mut tensors, reader.position(), alignment, bytes.len())?;
+    place_in_file(&mut tensors, reader.position(), alignment, file_bytes)?;
     sort_by_unique_name(&mut tensors)?;
     sort_by_disjoint_range(&mut tensors)?;
     Ok((metadata, tensors))

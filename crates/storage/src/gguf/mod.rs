@@ -32,7 +32,16 @@ impl Gguf {
     /// # Errors
     /// [`StorageError::Format`] with the first field that is wrong.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, StorageError> {
-        let (metadata, tensors) = header::parse(bytes).map_err(|error| error.in_file(file))?;
+        Self::parse_prefix(file, bytes, bytes.len())
+    }
+
+    /// As [`parse`](Self::parse), for a file of `file_bytes` of which only the beginning is at hand: whatever holds the
+    /// header will do.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); a header that goes on behind `prefix` is [`FormatProblem::Truncated`].
+    pub fn parse_prefix(file: &str, prefix: &[u8], file_bytes: usize) -> Result<Self, StorageError> {
+        let (metadata, tensors) = header::parse(prefix, file_bytes).map_err(|error| error.in_file(file))?;
         Ok(Self { file: file.to_owned(), metadata, tensors })
     }
 

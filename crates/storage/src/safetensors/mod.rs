@@ -43,18 +43,27 @@ impl SafetensorsHeader {
     /// # Errors
     /// [`StorageError::Format`] with the first field that is wrong.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, StorageError> {
-        let tensors = parse(bytes).map_err(|error| error.in_file(file))?;
+        Self::parse_prefix(file, bytes, bytes.len())
+    }
+
+    /// As [`parse`](Self::parse), for a file of `file_bytes` of which only the beginning is at hand: whatever holds the
+    /// header will do.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); a header that goes on behind `prefix` is [`FormatProblem::Truncated`].
+    pub fn parse_prefix(file: &str, prefix: &[u8], file_bytes: usize) -> Result<Self, StorageError> {
+        let tensors = parse(prefix, file_bytes).map_err(|error| error.in_file(file))?;
         Ok(Self { tensors })
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<TensorInfo>, FieldError> {
-    let json = header_json(bytes)?;
+fn parse(prefix: &[u8], file_bytes: usize) -> Result<Vec<TensorInfo>, FieldError> {
+    let json = header_json(prefix)?;
     let data_start = LENGTH_BYTES + json.len();
-    let mut tensors = read_tensors(json, data_start, bytes.len())?;
+    let mut tensors = read_tensors(json, data_start, file_bytes)?;
     sort_by_unique_name(&mut tensors)?;
     sort_by_disjoint_range(&mut tensors)?;
-    check_coverage(&tensors, data_start, bytes.len())?;
+    check_coverage(&tensors, data_start, file_bytes)?;
     Ok(tensors)
 }
 

@@ -61,6 +61,11 @@ pub(super) enum Goal {
 }
 
 impl Row {
+    /// A reported figure beside a peer's, both certain: nothing was timed.
+    pub(super) fn compared(what: &str, unit: &'static str, value: f64, peer: &str, peer_value: f64) -> Self {
+        Self::reported(what, unit, &[value], Some((peer, &[peer_value])))
+    }
+
     /// Judges the figure; one that was not measured reaches no goal.
     pub(super) fn with_goal(mut self, goal: Goal) -> Self {
         let holds = |figure: Option<f64>, holds: &dyn Fn(f64) -> bool| figure.is_some_and(holds);

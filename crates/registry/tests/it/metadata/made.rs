@@ -51,6 +51,7 @@ pub(crate) fn manifest(source: &str, blobs: &[u32]) -> (Digest, Arc<Manifest>) {
             weight_bytes_by_type: BTreeMap::new(),
             largest_layer_bytes: 1,
             kv_bytes_per_token: 1,
+            details: None,
         }),
     };
     (sha256(&manifest.to_bytes()), Arc::new(manifest))

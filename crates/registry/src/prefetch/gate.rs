@@ -1,0 +1,91 @@
+//! What prefetching may cost: an allowance of bytes that it earns, spends, and gets back only for what was used.
+//!
+//! Fetching on demand earns a small part of its bytes. A prefetch spends its bytes; used, it has replaced a fetch on
+//! demand and gets them back; thrown away unused, they are lost. So wasted bytes stay below [`Gate::EARNED`] of those
+//! fetched on demand, whatever the predictions are worth: where they are worth nothing, prefetching starves.
+
+/// The allowance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gate {
+    allowance_bytes: f64,
+    wasted_bytes: u64,
+    hits: u64,
+    wastes: u64,
+}
+
+impl Gate {
+    /// Part of the bytes fetched on demand that may be wasted.
+    pub const EARNED: f64 = 0.03;
+
+    /// `bytes` were fetched on demand; the allowance never exceeds `allowance_max`.
+    pub fn demanded(&mut self, bytes: u64, allowance_max: u64) {
+        let earned = self.allowance_bytes + Self::EARNED * bytes as f64;
+        self.allowance_bytes = earned.min(allowance_max as f64).max(self.allowance_bytes);
+    }
+
+    /// Whether `bytes` may be prefetched now.
+    pub fn allows(&self, bytes: u64) -> bool {
+        self.allowance_bytes >= bytes as f64
+    }
+
+    /// `bytes` are being prefetched.
+    pub fn spend(&mut self, bytes: u64) {
+        self.allowance_bytes -= bytes as f64;
+    }
+
+    /// A prefetch of `bytes` was used.
+    pub fn used(&mut self, bytes: u64) {
+        self.allowance_bytes += bytes as f64;
+        self.hits += 1;
+    }
+
+    /// A prefetch of `bytes` left unused.
+    pub fn wasted(&mut self, bytes: u64) {
+        self.wasted_bytes += bytes;
+        self.wastes += 1;
+    }
+
+    /// Prefetches that were used, and those that were not.
+    pub fn outcomes(&self) -> (u64, u64) {
+        (self.hits, self.wastes)
+    }
+
+    /// Bytes of those that were not.
+    pub fn wasted_bytes(&self) -> u64 {
+        self.wasted_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Gate;
+
+    #[test]
+    fn prefetches_that_are_never_used_starve() {
+        let mut gate = Gate::default();
+        let (mut demanded, mut wasted) = (0, 0);
+        for _ in 0..1000 {
+            gate.demanded(100, 1000);
+            demanded += 100;
+            while gate.allows(100) {
+                gate.spend(100);
+                gate.wasted(100);
+                wasted += 100;
+            }
+        }
+        assert!(wasted as f64 <= Gate::EARNED * demanded as f64, "{wasted} of {demanded}");
+        assert_eq!(gate.wasted_bytes(), wasted);
+    }
+
+    #[test]
+    fn prefetches_that_are_used_go_on() {
+        let mut gate = Gate::default();
+        gate.demanded(4000, 1000);
+        for _ in 0..1000 {
+            assert!(gate.allows(100));
+            gate.spend(100);
+            gate.used(100);
+        }
+        assert_eq!(gate.outcomes(), (1000, 0));
+    }
+}
