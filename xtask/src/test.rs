@@ -148,6 +148,8 @@ fn cargo_test(workshop: &Workshop, strings: u32) -> Result<Command> {
     cargo.args(["test", "--profile", "ci", "--workspace", "--locked"]);
     cargo.env("HELIOS_TEST_MODEL", model).env("HELIOS_TEST_STRINGS", strings);
     cargo.env("HELIOS_TEST_POSTGRES", postgres_folder(workshop)?);
+    let moto = environment(workshop, "moto", "python/requirements-moto.txt")?;
+    cargo.env("HELIOS_TEST_MOTO", moto.join("bin/moto_server"));
     Ok(cargo)
 }
 

@@ -8,6 +8,15 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The settings of object stores, by the names that the stores' own programs use.
+pub(crate) fn object_stores() -> Vec<(String, String)> {
+    let is_one = |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|prefix| name.starts_with(prefix));
+    // Names that are no text are none of these.
+    let texts = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, value)| is_one(name) && !value.is_empty()).collect()
+}
+
 fn base(variable_name: &str, below_home: &str) -> Option<PathBuf> {
     let set = variable(variable_name).map(PathBuf::from).filter(|path| path.is_absolute());
     set.or_else(|| Some(PathBuf::from(variable("HOME")?).join(below_home)))

@@ -7,12 +7,14 @@ use std::time::Duration;
 use anyhow::Context;
 use helios_engine::Model;
 use helios_registry::{
-    FetchConfig, FleetConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret, Source,
+    FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role, Secret,
+    Source,
 };
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};
 
 use crate::config::Config;
+use crate::environment;
 use crate::progress::PullProgress;
 
 /// Whether a text names a source instead of a model.
@@ -30,15 +32,17 @@ fn registry_config(config: &Config) -> RegistryConfig {
     let hub_url = config.store.hf_endpoint.clone().unwrap_or(defaults.hub_url.clone());
     let hub_token = config.store.hf_token.clone().map(Secret::from);
     let members_rebuild = Duration::from_millis(WorkerConfig::default().lease_ttl_ms * 2);
+    let object_options = ObjectOptions::new(environment::object_stores());
     let fleet = FleetConfig {
         parent: config.store.parent.clone(),
         peers: config.store.peers.clone(),
         advertise: config.store.advertise.clone(),
         token: config.store.fleet_token.clone().map(Secret::from),
+        remote: config.store.remote.clone(),
     };
     RegistryConfig {
         fleet,
-        fetch: FetchConfig { hub_url, hub_token, ..defaults },
+        fetch: FetchConfig { hub_url, hub_token, object_options, ..defaults },
         members_rebuild,
         ..RegistryConfig::default()
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use helios_registry::{
-    GcReport, MemoryProfile, ModelSummary, Progress, Registry, RegistryClient, RegistryError, Resolved,
-    Secret, TagEntry,
+    GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient, RegistryError,
+    Resolved, Secret, TagEntry,
 };
 use helios_types::ModelRef;
 
@@ -82,6 +82,14 @@ impl Store {
         match self {
             Self::Server(client) => client.remove(model).await,
             Self::Here(registry) => registry.remove(model).await,
+        }
+    }
+
+    /// Puts a model into the remote store.
+    pub(crate) async fn push(&self, model: &ModelRef) -> Result<PushReport, RegistryError> {
+        match self {
+            Self::Server(client) => client.push(model).await,
+            Self::Here(registry) => registry.push(model).await,
         }
     }
 

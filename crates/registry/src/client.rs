@@ -19,17 +19,21 @@ use serde::de::DeserializeOwned;
 use crate::blocking::blocking;
 use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
-use crate::http::wire::{ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody};
+use crate::http::wire::{
+    ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody,
+};
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{
-    FetchConfig, GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, RegistryError,
-    Resolved, Secret, TagEntry, WorkerLease, registry, via,
+    FetchConfig, GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, PushReport,
+    RegistryError, Resolved, Secret, TagEntry, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence: a blob of 100 GB may have to be verified before its first byte.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest push.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// Bytes of one line of a pull's progress.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -171,6 +175,16 @@ impl RegistryClient {
     /// As [`model`](Self::model).
     pub async fn gc(&self) -> Result<GcReport, RegistryError> {
         self.json(self.with_body(Method::POST, &["gc"], &Nothing {})).await
+    }
+
+    /// Has it put a model into its remote store.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn push(&self, model: &ModelRef) -> Result<PushReport, RegistryError> {
+        let body = ModelQuery { model: model.clone() };
+        // Gigabytes may have to go up before the answer.
+        self.json(self.with_body(Method::POST, &["push"], &body).timeout(PUSH_TIMEOUT)).await
     }
 
     /// Fetches a model there; see [`Registry::pull`](crate::Registry::pull).

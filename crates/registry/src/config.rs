@@ -1,5 +1,7 @@
 //! What a registry may do and where it asks: every limit has a name here.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::Secret;
@@ -30,6 +32,28 @@ pub struct FleetConfig {
     pub advertise: Option<String>,
     /// The cluster token of parent and peers.
     pub token: Option<Secret>,
+    /// Folder of an object store that is asked after the parent, and that models are pushed to: `s3://BUCKET/FOLDER`.
+    pub remote: Option<String>,
+}
+
+/// Settings of object stores by the names that the `object_store` crate gives them, such as `aws_access_key_id` or
+/// `google_service_account`. Each kind of store takes those it knows. Values are never shown.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectOptions(BTreeMap<String, Secret>);
+
+impl ObjectOptions {
+    /// Settings from pairs of name and value; names in any case.
+    pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_lowercase(), Secret::from(value))).collect())
+    }
+
+    /// Gives `builder` every setting whose name it knows.
+    pub(crate) fn fold<B, K: FromStr>(&self, builder: B, with: impl Fn(B, K, String) -> B) -> B {
+        self.0.iter().fold(builder, |builder, (name, value)| match name.parse() {
+            Ok(key) => with(builder, key, value.expose().to_owned()),
+            Err(_) => builder,
+        })
+    }
 }
 
 /// Settings of downloads.
@@ -55,6 +79,8 @@ pub struct FetchConfig {
     pub retry_after_max: Duration,
     /// Ranges of one file fetched at a time, of 4 MiB each.
     pub ranges: usize,
+    /// Credentials and endpoints of object stores.
+    pub object_options: ObjectOptions,
     /// Bytes of one model file.
     pub file_bytes_max: u64,
 }
@@ -83,6 +109,7 @@ impl Default for FetchConfig {
             backoff_max: Duration::from_secs(20),
             retry_after_max: Duration::from_secs(300),
             ranges: 8,
+            object_options: ObjectOptions::default(),
             file_bytes_max: 1 << 42,
         }
     }

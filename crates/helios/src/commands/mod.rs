@@ -18,4 +18,4 @@ pub(crate) use fit::run as fit;
 pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;
-pub(crate) use store::{convert, gc, list, pull, rm, show, tag};
+pub(crate) use store::{convert, gc, list, pull, push, rm, show, tag};

@@ -4,7 +4,7 @@ use helios_registry::{MemoryProfile, ModelFacts, ModelSummary, Resolved, TagEntr
 use helios_types::ModelRef;
 use serde_json::json;
 
-use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
+use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
 use crate::config::{Config, show_size};
 use crate::models;
 use crate::parts::Interrupt;
@@ -50,6 +50,22 @@ async fn fetch(store: &Store, spec: &str, name: Option<ModelRef>, as_json: bool)
         );
     }
     Ok(resolved)
+}
+
+/// `helios push`.
+pub(crate) async fn push(config: &Config, args: &PushArgs) -> anyhow::Result<()> {
+    let report = Store::open(config).await?.push(&args.model.parse()?).await?;
+    if args.json {
+        println!("{}", json!(report));
+    } else {
+        let (pushed, there) = (report.blobs_pushed, report.blobs_there);
+        eprintln!(
+            "{} pushed: {}, {pushed} blobs; {there} were there",
+            args.model,
+            show_size(report.bytes_pushed)
+        );
+    }
+    Ok(())
 }
 
 /// `helios list`.

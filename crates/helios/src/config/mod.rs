@@ -91,6 +91,9 @@ pub(crate) struct StoreConfig {
     pub(crate) peers: Vec<String>,
     /// Address under which those reach this registry; without it, it takes and does not give.
     pub(crate) advertise: Option<String>,
+    /// Folder of an object store that is asked for what is not here, and that `helios push` puts models into:
+    /// `s3://BUCKET/FOLDER`, `gs://…` or `az://…`. Credentials come from the environment (AWS_…, GOOGLE_…, AZURE_…).
+    pub(crate) remote: Option<String>,
     /// The cluster token of parent and peers; by default HELIOS_CLUSTER_TOKEN.
     pub(crate) fleet_token: Option<String>,
 }

@@ -120,11 +120,12 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 23] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["serve"],
         &["run"],
         &["pull"],
+        &["push"],
         &["list"],
         &["show"],
         &["fit"],

@@ -70,9 +70,9 @@ pub(super) async fn download(context: &Context, remote: &Remote) -> Result<BlobI
 
 /// What a file is called in reports, and what is known of it.
 pub(crate) struct Wanted<'a> {
-    name: &'a str,
-    digest: Option<Digest>,
-    size: Option<u64>,
+    pub(super) name: &'a str,
+    pub(super) digest: Option<Digest>,
+    pub(super) size: Option<u64>,
 }
 
 impl<'a> Wanted<'a> {
@@ -142,7 +142,7 @@ impl Context {
             origin,
             blobs: self.intake.blobs(),
             limits: self.registry.fetcher().config(),
-            address: origin.shown(),
+            address: origin.address(),
             digest: wanted.digest,
             size: wanted.size,
             report: &report,
@@ -208,6 +208,10 @@ impl HttpFile<'_> {
 impl Origin for HttpFile<'_> {
     fn shown(&self) -> String {
         shown(self.url)
+    }
+
+    fn address(&self) -> String {
+        self.url.to_string()
     }
 
     fn kind(&self) -> SourceKind {

@@ -3,6 +3,7 @@
 mod download;
 mod hub;
 mod local;
+mod object;
 mod origin;
 mod pip;
 mod pypi;
@@ -73,6 +74,7 @@ impl Context {
             }
             Source::File(path) => local::gather(self, path).await,
             Source::Url(url) => download::gather(self, url, expected).await,
+            Source::Object(url) => object::gather(self, url).await,
             Source::Convert { model, format } => convert::gather(self, model, *format).await,
         }
     }

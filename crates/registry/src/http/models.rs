@@ -14,7 +14,7 @@ use helios_runtime::Clock;
 use super::answer::{Body, Query};
 use super::wire::{ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, TagBody};
 use crate::registry::invalid_request;
-use crate::{GcReport, Progress, Pull, PullEvent, Registry, RegistryError, via};
+use crate::{GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via};
 
 /// Longest silence in the answer to a pull: the latest progress is then said again, so that both ends know of each
 /// other.
@@ -52,6 +52,13 @@ pub(super) async fn tag(
 ) -> Result<Json<Pointer>, RegistryError> {
     let resolved = registry.tag(&body.from, &body.to).await?;
     Ok(Json(Pointer { model: resolved.reference, digest: resolved.digest }))
+}
+
+pub(super) async fn push(
+    State(registry): State<Arc<Registry>>,
+    Body(query): Body<ModelQuery>,
+) -> Result<Json<PushReport>, RegistryError> {
+    registry.push(&query.model).await.map(Json)
 }
 
 pub(super) async fn gc(

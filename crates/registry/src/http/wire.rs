@@ -24,8 +24,8 @@ pub(crate) struct Model {
     pub(crate) store: PathBuf,
 }
 
-/// Query of `model`.
-#[derive(Debug, Deserialize)]
+/// Query of `model`, body of `push`.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ModelQuery {
     pub(crate) model: ModelRef,
 }

@@ -41,6 +41,8 @@ pub(crate) enum SourceKind {
     Parent,
     /// Another registry of the fleet.
     Peer,
+    /// An object store.
+    ObjectStore,
     /// Several, each counted where it is asked.
     Counted,
 }
@@ -52,6 +54,7 @@ impl SourceKind {
             Self::Origin => Some("origin"),
             Self::Parent => Some("parent"),
             Self::Peer => Some("peer"),
+            Self::ObjectStore => Some("object_store"),
             Self::Counted => None,
         }
     }
@@ -61,6 +64,11 @@ impl SourceKind {
 pub(crate) trait Origin: Send + Sync {
     /// Its address, as errors and logs may show it.
     fn shown(&self) -> String;
+
+    /// What tells its file from others, never shown.
+    fn address(&self) -> String {
+        self.shown()
+    }
 
     /// What it counts as.
     fn kind(&self) -> SourceKind;

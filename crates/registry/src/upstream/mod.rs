@@ -5,6 +5,7 @@
 
 mod keep;
 mod parent;
+mod remote;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -14,21 +15,37 @@ use helios_storage::{BlobInfo, Tree};
 use helios_types::{Digest, ModelRef};
 
 use parent::Parent;
+pub use remote::PushReport;
+use remote::Remote;
 
+use crate::object::Bucket;
 use crate::progress::Reporter;
 use crate::transfer::Origin;
-use crate::{FleetConfig, Manifest, RegistryClient, RegistryError, Resolved};
+use crate::{Manifest, RegistryClient, RegistryConfig, RegistryError, Resolved, Source};
 
 /// The places of a configuration, in the order they are asked.
 ///
 /// # Errors
 /// [`RegistryError::InvalidRequest`] for an address that is none.
-pub(crate) fn open(fleet: &FleetConfig, id: &str) -> Result<Vec<Arc<dyn Upstream>>, RegistryError> {
+pub(crate) fn open(config: &RegistryConfig, id: &str) -> Result<Vec<Arc<dyn Upstream>>, RegistryError> {
+    let fleet = &config.fleet;
     let mut upstreams: Vec<Arc<dyn Upstream>> = Vec::new();
     if let Some(parent) = &fleet.parent {
         upstreams.push(Arc::new(Parent(RegistryClient::of_child(parent, fleet.token.as_ref(), id)?)));
     }
+    if let Some(remote) = open_remote(config)? {
+        upstreams.push(Arc::new(remote));
+    }
     Ok(upstreams)
+}
+
+/// The remote store of a configuration.
+fn open_remote(config: &RegistryConfig) -> Result<Option<Remote>, RegistryError> {
+    let Some(text) = &config.fleet.remote else { return Ok(None) };
+    match text.parse()? {
+        Source::Object(url) => Ok(Some(Remote(Bucket::open(&url, &config.fetch.object_options)?))),
+        _ => Err(RegistryError::invalid_source(text, "a remote store is s3://, gs:// or az://")),
+    }
 }
 
 /// A place that has models as a registry has them: names, manifests, blobs by digest.

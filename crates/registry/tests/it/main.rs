@@ -10,6 +10,7 @@ mod imports;
 mod membership;
 mod metadata;
 mod models;
+mod object_store;
 mod origin;
 mod over_http;
 mod packages;
