@@ -92,6 +92,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Show(args) => commands::show(&config, args).await,
         Command::Fit(args) => commands::fit(&config, args).await,
         Command::Ps(args) => commands::ps(args).await,
+        Command::History(args) => commands::history(&config, args).await,
+        Command::Rollback(args) => commands::rollback(&config, args).await,
         Command::Rm(args) => commands::rm(&config, args).await,
         Command::Tag(args) => commands::tag(&config, args).await,
         Command::Convert(args) => commands::convert(&config, args).await,

@@ -8,6 +8,7 @@ use anyhow::Context;
 use helios_engine::Model;
 use helios_registry::{
     FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role, Secret,
+    FetchConfig, FleetConfig, MetadataConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret,
     Source,
 };
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
@@ -24,10 +25,11 @@ pub(crate) fn is_source(text: &str) -> bool {
 
 /// Opens the store under its lock.
 pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registry>> {
-    Ok(Registry::open(config.store_dir()?, registry_config(config)).await?)
+    Ok(Registry::open(config.store_dir()?, registry_config(config)?).await?)
 }
 
-fn registry_config(config: &Config) -> RegistryConfig {
+/// What the registry needs of the configuration.
+pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig> {
     let defaults = FetchConfig::default();
     let hub_url = config.store.hf_endpoint.clone().unwrap_or(defaults.hub_url.clone());
     let hub_token = config.store.hf_token.clone().map(Secret::from);
@@ -40,12 +42,15 @@ fn registry_config(config: &Config) -> RegistryConfig {
         token: config.store.fleet_token.clone().map(Secret::from),
         remote: config.store.remote.clone(),
     };
-    RegistryConfig {
+    let metadata =
+        config.store.metadata.as_deref().map_or(Ok(MetadataConfig::default()), MetadataConfig::parse)?;
+    Ok(RegistryConfig {
+        metadata,
         fleet,
         fetch: FetchConfig { hub_url, hub_token, object_options, ..defaults },
         members_rebuild,
         ..RegistryConfig::default()
-    }
+    })
 }
 
 /// The version that `name` means in the store; fetched first, with a progress bar, if it is not there.

@@ -6,7 +6,7 @@ use helios_registry::{
     GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient, RegistryError,
     Resolved, Secret, TagEntry,
 };
-use helios_types::ModelRef;
+use helios_types::{Digest, ModelRef};
 
 use crate::config::Config;
 use crate::models;
@@ -74,6 +74,22 @@ impl Store {
         match self {
             Self::Server(client) => client.tag(from, to).await,
             Self::Here(registry) => registry.tag(from, to).await.map(drop),
+        }
+    }
+
+    /// Points a tag at an earlier version again.
+    pub(crate) async fn rollback(
+        &self,
+        model: &ModelRef,
+        to: &str,
+    ) -> Result<(ModelRef, Digest), RegistryError> {
+        match self {
+            Self::Server(client) => client.rollback(model, to).await,
+            Self::Here(registry) => {
+                let Ok(target) = to.parse();
+                let resolved = registry.rollback(model, &target).await?;
+                Ok((resolved.reference, resolved.digest))
+            }
         }
     }
 

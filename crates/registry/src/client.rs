@@ -21,6 +21,7 @@ use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{
     ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody,
+    ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, RollbackBody, TagBody,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
@@ -158,6 +159,16 @@ impl RegistryClient {
     pub async fn tag(&self, from: &ModelRef, to: &ModelRef) -> Result<(), RegistryError> {
         let body = TagBody { from: from.clone(), to: to.clone() };
         self.json::<Pointer>(self.with_body(Method::POST, &["tag"], &body)).await.map(drop)
+    }
+
+    /// Points a tag at an earlier version again: `to` is a digest, its beginning, or steps back.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn rollback(&self, model: &ModelRef, to: &str) -> Result<(ModelRef, Digest), RegistryError> {
+        let body = RollbackBody { model: model.clone(), to: to.to_owned() };
+        let pointer: Pointer = self.json(self.with_body(Method::POST, &["rollback"], &body)).await?;
+        Ok((pointer.model, pointer.digest))
     }
 
     /// Removes a tag.

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Secret;
+use crate::metadata::{Metadata, MetadataError, SqlMetadata};
 
 /// Settings of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
+    /// Where manifests and tags are looked up.
+    pub metadata: MetadataConfig,
     /// How models are fetched.
     pub fetch: FetchConfig,
     /// Whom it asks and shares with.
@@ -56,6 +61,40 @@ impl ObjectOptions {
     }
 }
 
+/// The database of a store.
+#[derive(Clone, Debug, Default)]
+pub enum MetadataConfig {
+    /// A file of SQLite in the store's folder.
+    #[default]
+    Sqlite,
+    /// A PostgreSQL database at this address, which several registries may share.
+    Postgres(Secret),
+}
+
+impl MetadataConfig {
+    /// Reads `sqlite` or an address such as `postgres://user:password@host/helios`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Address`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, MetadataError> {
+        match text.split_once("://") {
+            None if text == "sqlite" => Ok(Self::Sqlite),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(Secret::from(text.to_owned()))),
+            _ => Err(MetadataError::Address {
+                problem: "the address of the database has no known form".to_owned(),
+            }),
+        }
+    }
+
+    /// Opens it; `file` is where SQLite's is.
+    pub(crate) async fn open(&self, file: &Path) -> Result<Arc<dyn Metadata>, MetadataError> {
+        Ok(match self {
+            Self::Sqlite => Arc::new(SqlMetadata::sqlite(file).await?),
+            Self::Postgres(url) => Arc::new(SqlMetadata::postgres(url.expose()).await?),
+        })
+    }
+}
+
 /// Settings of downloads.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
@@ -88,6 +127,7 @@ pub struct FetchConfig {
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
+            metadata: MetadataConfig::default(),
             fetch: FetchConfig::default(),
             fleet: FleetConfig::default(),
             gc_grace: Duration::from_secs(60),

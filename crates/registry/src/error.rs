@@ -51,6 +51,16 @@ pub enum RegistryError {
         /// What to do.
         hint: String,
     },
+    /// A tag's history has no version that is meant.
+    #[error(
+        "the history of `{model}` has no such version among its {versions}\nhint: `helios history {model}` shows them; name one by its digest, or by how many steps it is back"
+    )]
+    NoSuchVersion {
+        /// The tag.
+        model: String,
+        /// Entries of its history.
+        versions: usize,
+    },
     /// The store has no such manifest or blob.
     #[error("no {kind} {digest} in the store")]
     UnknownDigest {
@@ -262,7 +272,7 @@ impl Classify for RegistryError {
             Self::Text { source, .. } => source.code(),
             Self::StoreInUse { .. } => ErrorCode::Conflict,
             Self::ModelNotFound { .. } => ErrorCode::ModelNotFound,
-            Self::UnknownDigest { .. } => ErrorCode::NotFound,
+            Self::UnknownDigest { .. } | Self::NoSuchVersion { .. } => ErrorCode::NotFound,
             Self::InvalidReference(_)
             | Self::ReservedName { .. }
             | Self::NotServable

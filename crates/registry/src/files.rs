@@ -31,6 +31,20 @@ pub(crate) fn read(files: &DurableFiles, path: &Path) -> Result<Vec<u8>, Registr
     }
 }
 
+/// Deletes a file without waiting until that is durable. No error if it is not there.
+pub(crate) fn remove_unsynced(files: &DurableFiles, path: &Path) -> Result<(), RegistryError> {
+    match files.disk().remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(failed("remove", path)),
+    }
+}
+
+/// Gives a file another name in its folder, durably.
+pub(crate) fn rename(files: &DurableFiles, from: &Path, to: &Path) -> Result<(), RegistryError> {
+    files.disk().rename(from, to).map_err(failed("rename", from))?;
+    Ok(files.sync_dir(to.parent().unwrap_or(Path::new("/")))?)
+}
+
 /// A file, to be read.
 pub(crate) fn open(path: &Path) -> Result<File, RegistryError> {
     File::open(path).map_err(failed("open", path))

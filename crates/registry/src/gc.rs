@@ -3,11 +3,17 @@
 use std::sync::Arc;
 
 use helios_runtime::Clock;
+use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
+use crate::changes::{SmallFile, wait};
+use crate::metadata::{Change, DIGESTS_MAX};
 use crate::registry::manifest_path;
-use crate::{Registry, RegistryError};
+use crate::{Registry, RegistryError, files};
+
+/// Manifests that go in one commit.
+const BATCH: usize = 500;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,36 +32,60 @@ impl Registry {
     /// Deletes every version that is in no tag's history, and every file that only such versions have.
     ///
     /// Versions in live leases, in use in this process, or handed out to another within the grace stay, and so does
-    /// whatever a running pull has brought in.
+    /// whatever a running pull has brought in. Reads go on all the while; pulls wait for moments.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`]; what was not deleted goes with the next collection.
+    /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
+        let _alone = self.collecting().lock().await;
+        let manifests_removed = self.change(Self::collect_manifests).await?;
         let registry = Arc::clone(self);
-        blocking(move || registry.collect()).await
+        let mut report = blocking(move || registry.collect_blobs()).await?;
+        report.manifests_removed = manifests_removed;
+        report.manifests_kept =
+            usize::try_from(self.metadata().counts().await?.manifests).unwrap_or(usize::MAX);
+        Ok(report)
     }
 
-    fn collect(&self) -> Result<GcReport, RegistryError> {
-        // Pins before the index: a pull puts its manifest into the index before it gives up its pins.
-        let (_gate, pinned) = self.pins().close();
-        let _changes = self.changes();
+    /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
+    fn collect_manifests(&self) -> Result<usize, RegistryError> {
         let leased = self.members().leased_manifests();
         let grace_since = Clock.now().checked_sub(self.config().gc_grace);
-        let (unneeded, mut live, manifests_kept) = {
-            let mut index = self.index_mut();
-            let unneeded = index.take_unneeded(&leased, grace_since);
-            (unneeded, index.blobs(), index.manifest_count())
-        };
-        live.extend(pinned);
-        let mut report =
-            GcReport { manifests_removed: unneeded.len(), manifests_kept, ..GcReport::default() };
-        // Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
-        for digest in &unneeded {
-            self.files().remove(&manifest_path(self.dir(), digest))?;
+        let doomed = self.loaded().doom(wait(self.metadata().untagged())?, &leased, grace_since);
+        let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
+        self.loaded().collected();
+        removed.map(|()| doomed.len())
+    }
+
+    /// The database forgets them before their files go: were it the other way round, a crash would leave tags elsewhere
+    /// without their manifest.
+    fn remove_manifests(&self, digests: &[Digest]) -> Result<(), RegistryError> {
+        let begin = digests.iter().map(|digest| self.begin(&SmallFile::Manifest(*digest)));
+        let remove = digests.iter().map(|digest| Change::RemoveManifest(*digest));
+        self.commit(&begin.chain(remove).collect::<Vec<_>>())?;
+        for digest in digests {
+            files::remove_unsynced(self.files(), &manifest_path(self.dir(), digest))?;
         }
-        for (digest, size) in self.blobs().list()? {
-            if !live.contains(&digest) {
-                self.blobs().remove(&digest)?;
+        self.files().sync_dir(&self.dir().join("manifests"))?;
+        let end = digests.iter().map(|digest| self.end(&SmallFile::Manifest(*digest)));
+        self.commit(&end.collect::<Vec<_>>())
+    }
+
+    /// Deletes the blobs that no manifest refers to. What a pull pins from before the database is asked until a blob's
+    /// turn comes is spared, so that no answer of the database is too old.
+    fn collect_blobs(&self) -> Result<GcReport, RegistryError> {
+        let mut report = GcReport::default();
+        let watch = self.pins().watch();
+        let in_use = self.loaded().blobs_in_use();
+        let blobs = self.blobs().list()?;
+        for some in blobs.chunks(DIGESTS_MAX) {
+            let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+            let referenced = wait(self.metadata().referenced(&digests))?;
+            let garbage =
+                some.iter().filter(|(digest, _)| !referenced.contains(digest) && !in_use.contains(digest));
+            let gate = watch.close();
+            for (digest, size) in garbage.filter(|(digest, _)| !gate.was_pinned(digest)) {
+                self.blobs().remove(digest)?;
                 report.blobs_removed += 1;
                 report.bytes_freed += size;
             }

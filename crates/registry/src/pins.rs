@@ -13,19 +13,58 @@ use helios_types::Digest;
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     gate: RwLock<()>,
-    counts: Mutex<HashMap<Digest, usize>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: HashMap<Digest, usize>,
+    /// Whatever was pinned at some time since the watch began, while there is one.
+    watched: Option<HashSet<Digest>>,
+}
+
+/// Remembers every pin until dropped.
+#[derive(Debug)]
+pub(crate) struct Watch<'a>(&'a Pins);
+
+/// Keeps every pull from adding or adopting blobs until dropped.
+#[derive(Debug)]
+pub(crate) struct ClosedGate<'a> {
+    pins: &'a Pins,
+    _gate: RwLockWriteGuard<'a, ()>,
 }
 
 impl Pins {
-    /// Keeps every pull from adding or adopting blobs until dropped, and tells what those running have pinned.
-    pub(crate) fn close(&self) -> (RwLockWriteGuard<'_, ()>, HashSet<Digest>) {
-        let gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        let pinned = self.counts().keys().copied().collect();
-        (gate, pinned)
+    /// Remembers what is pinned, and what will be. One watch at a time.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        let mut state = self.state();
+        state.watched = Some(state.counts.keys().copied().collect());
+        Watch(self)
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Digest, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> Watch<'a> {
+    /// Shuts the gate.
+    pub(crate) fn close(&self) -> ClosedGate<'a> {
+        let gate = self.0.gate.write().unwrap_or_else(PoisonError::into_inner);
+        ClosedGate { pins: self.0, _gate: gate }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.0.state().watched = None;
+    }
+}
+
+impl ClosedGate<'_> {
+    /// Whether the blob was pinned at some time since the watch began.
+    pub(crate) fn was_pinned(&self, blob: &Digest) -> bool {
+        self.pins.state().watched.as_ref().is_none_or(|watched| watched.contains(blob))
     }
 }
 
@@ -88,14 +127,19 @@ impl Intake {
     }
 
     fn pin(&self, digest: Digest) {
-        *self.pins.counts().entry(digest).or_default() += 1;
+        let mut state = self.pins.state();
+        *state.counts.entry(digest).or_default() += 1;
+        if let Some(watched) = &mut state.watched {
+            watched.insert(digest);
+        }
+        drop(state);
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner).push(digest);
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        let mut counts = self.pins.counts();
+        let counts = &mut self.pins.state().counts;
         for digest in self.pinned.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let count = counts.entry(digest).or_default();
             *count = count.saturating_sub(1);

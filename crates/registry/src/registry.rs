@@ -1,27 +1,33 @@
-//! The store of one folder: `blobs/`, `manifests/HEX.json`, `tags/NAME/@TAG.json` and `lock`.
+//! The store of one folder: `blobs/`, `manifests/HEX.json`, `tags/NAME/@TAG.json`, `lock`, and the database that indexes
+//! manifests and tags ([`crate::metadata`]).
 //!
-//! Files are the truth; the index in memory is read from them when the store is opened. A change is durable before it
-//! is visible.
+//! A change is durable, as a file and in the database, before it is acknowledged. What is asked often is answered from
+//! memory: parsed manifests; everything else is one question to the database.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex};
 
 use helios_runtime::Clock;
-use helios_storage::{Blob, BlobInfo, BlobStore, DirLock, Disk, DurableFiles, RealDisk, StorageError};
-use helios_types::{Digest, ErrorCode, ModelRef};
+use helios_storage::{Blob, BlobInfo, BlobStore, DirLock, Disk, DurableFiles, RealDisk};
+use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
 use crate::fetch::Fetcher;
-use crate::index::Index;
+use crate::ground::{Ground, downloads_dir};
+use crate::loaded::LoadedManifests;
+use crate::metadata::Metadata;
 use crate::pins::{Intake, Pins};
 use crate::pull::Jobs;
+use crate::rebuild::{DATABASE_FILE, STORES, import};
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
-use crate::tags::{self, TagEntry};
+use crate::tags::TagEntry;
 use crate::transfer::Turns;
 use crate::upstream::{self, Upstream};
-use crate::{FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, files, names};
+use crate::{
+    CatalogueModel, FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, catalogue,
+};
 
 /// A content-addressed store of models, open under an exclusive lock.
 #[derive(Debug)]
@@ -31,9 +37,14 @@ pub struct Registry {
     files: DurableFiles,
     blobs: Arc<BlobStore>,
     pins: Arc<Pins>,
-    index: RwLock<Index>,
-    /// Held while small files change, so that files and index change in the same order.
-    changes: Mutex<()>,
+    metadata: Arc<dyn Metadata>,
+    loaded: LoadedManifests,
+    /// Held while small files change, so that files and database change in the same order; true if they say the same.
+    changes: Mutex<bool>,
+    /// Held while garbage is collected.
+    collecting: tokio::sync::Mutex<()>,
+    /// Names this store where several share a database.
+    store_id: String,
     members: Arc<Members>,
     fetcher: Fetcher,
     jobs: Jobs,
@@ -87,56 +98,75 @@ impl ModelSummary {
 }
 
 impl Registry {
-    /// Opens the store in `dir`, creating it if need be, and reads its index. O(manifests and tags).
+    /// Opens the store in `dir` with the database that `config` names, creating both if need be. O(changes that a crash
+    /// interrupted); a store whose database is new is read into it first, O(manifests and tags).
     ///
     /// # Errors
-    /// [`RegistryError::StoreInUse`] if another process has it open; [`RegistryError::Storage`].
+    /// [`RegistryError::StoreInUse`] if another process has it open; [`RegistryError::Storage`];
+    /// [`RegistryError::Metadata`].
     pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
-        Self::open_on(Arc::new(RealDisk), dir, config).await
+        let ground = Ground::open(Arc::new(RealDisk), dir.to_owned()).await?;
+        let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
+        Self::open_ground(ground, metadata, config).await
     }
 
-    /// As [`open`](Self::open), on any disk.
+    /// As [`open`](Self::open), on any disk and any database.
     ///
     /// # Errors
     /// As there.
     pub async fn open_on(
         disk: Arc<dyn Disk>,
+        metadata: Arc<dyn Metadata>,
         dir: &Path,
         config: RegistryConfig,
     ) -> Result<Arc<Self>, RegistryError> {
-        let dir = dir.to_owned();
-        blocking(move || Self::open_blocking(disk, dir, config)).await
+        Self::open_ground(Ground::open(disk, dir.to_owned()).await?, metadata, config).await
     }
 
-    fn open_blocking(
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
+    async fn open_ground(
+        ground: Ground,
+        metadata: Arc<dyn Metadata>,
         config: RegistryConfig,
     ) -> Result<Arc<Self>, RegistryError> {
-        let lock = DirLock::acquire_on(&*disk, &dir).map_err(|error| in_use(&dir, error))?;
-        let files = DurableFiles::new(Arc::clone(&disk));
-        // Nobody else can be using what an earlier process left: the lock is held.
-        files.remove_dir(&downloads_dir(&dir))?;
-        let index = load_index(&files, &dir)?;
+        let is_known = metadata.record(STORES, &ground.id).await?.is_some();
+        blocking(move || {
+            if !is_known {
+                import(&ground, &*metadata, &mut |_| {})?;
+            }
+            let registry = Self::on(ground, metadata, config)?;
+            registry.settle()?;
+            Ok(Arc::new(registry))
+        })
+        .await
+    }
+
+    fn on(
+        ground: Ground,
+        metadata: Arc<dyn Metadata>,
+        config: RegistryConfig,
+    ) -> Result<Self, RegistryError> {
         let id = format!("{:016x}", helios_runtime::random_u64());
         let upstreams = upstream::open(&config, &id)?;
-        Ok(Arc::new(Self {
-            files,
-            blobs: Arc::new(BlobStore::open_on(disk, &dir)?),
+        Ok(Self {
+            files: ground.files,
+            blobs: ground.blobs,
             pins: Arc::default(),
-            index: RwLock::new(index),
-            changes: Mutex::default(),
+            metadata,
+            loaded: LoadedManifests::default(),
+            changes: Mutex::new(true),
+            collecting: tokio::sync::Mutex::default(),
+            store_id: ground.id,
+            swarm: Swarm::new(config.fleet.clone()),
+            upstreams,
+            id,
             members: Arc::new(Members::new(config.members_rebuild)),
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             turns: Turns::default(),
-            id,
-            upstreams,
-            swarm: Swarm::new(config.fleet.clone()),
             config,
-            dir,
-            _lock: lock,
-        }))
+            dir: ground.dir,
+            _lock: ground.lock,
+        })
     }
 
     /// The store's folder.
@@ -149,10 +179,12 @@ impl Registry {
         &self.members
     }
 
-    /// The version that a name points to, here or else upstream.
+    /// The version that a name points to, here or else upstream. Here, it is one question to the database, and another
+    /// for a manifest that was not used lately.
     ///
     /// # Errors
-    /// [`RegistryError::ModelNotFound`] with the nearest known name; [`RegistryError::UpstreamSilent`].
+    /// [`RegistryError::ModelNotFound`] with the nearest known name; [`RegistryError::UpstreamSilent`];
+    /// [`RegistryError::Metadata`].
     pub async fn resolve(self: &Arc<Self>, model: &ModelRef) -> Result<Resolved, RegistryError> {
         match self.resolve_here(model).await {
             Err(missing @ RegistryError::ModelNotFound { .. }) => self.resolve_upstream(model, missing).await,
@@ -161,13 +193,51 @@ impl Registry {
     }
 
     async fn resolve_here(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
-        let index = self.index();
-        let reference = index.canonical(model).ok_or_else(|| not_found(&index, model))?;
-        let current = index.history(&reference).and_then(<[TagEntry]>::last);
-        let digest = current.map(|entry| entry.digest).ok_or_else(|| not_found(&index, model))?;
-        let manifest =
-            index.manifest(&digest).ok_or(RegistryError::UnknownDigest { kind: "manifest", digest })?;
-        Ok(Resolved { reference, digest, manifest })
+        let (mut reference, mut digest) = self.pointer(model).await?;
+        loop {
+            if let Some(manifest) = self.load(&digest).await? {
+                return Ok(Resolved { reference, digest, manifest });
+            }
+            // Collected in between, so the tag was moved or removed before.
+            let before = digest;
+            (reference, digest) = self.pointer(model).await?;
+            if digest == before {
+                return Err(RegistryError::UnknownDigest { kind: "manifest", digest });
+            }
+        }
+    }
+
+    /// The tag that a name means here (itself, or the catalogue's default tag for a name that has no tag `latest`), and
+    /// what it points to.
+    pub(crate) async fn pointer(&self, model: &ModelRef) -> Result<(ModelRef, Digest), RegistryError> {
+        if let Some(current) = self.metadata.current(model).await? {
+            return Ok((model.clone(), current.digest));
+        }
+        let meant = catalogue::find(model).filter(|_| model.tag() == DEFAULT_TAG);
+        if let Some(meant) = meant.map(CatalogueModel::reference)
+            && let Some(current) = self.metadata.current(&meant).await?
+        {
+            return Ok((meant, current.digest));
+        }
+        Err(self.not_found(model).await)
+    }
+
+    /// The manifest of that digest, from memory or the database; `None` if it is not here, or about to be collected.
+    pub(crate) async fn load(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>, RegistryError> {
+        loop {
+            if let Some(manifest) = self.loaded.get(digest) {
+                return Ok(Some(manifest));
+            }
+            let since = self.loaded.collections();
+            let Some(bytes) = self.metadata.manifest(digest).await? else { return Ok(None) };
+            let manifest = parse_manifest(digest, &bytes)?;
+            if let Some(manifest) = self.loaded.keep(*digest, manifest, since) {
+                return Ok(Some(manifest));
+            }
+            if self.loaded.collections() == since {
+                return Ok(None);
+            }
+        }
     }
 
     /// As [`resolve`](Self::resolve), for somebody in another process: for a while the version is then safe from
@@ -177,50 +247,38 @@ impl Registry {
     /// As [`resolve`](Self::resolve).
     pub async fn hand_out(self: &Arc<Self>, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let resolved = self.resolve(model).await?;
-        self.index_mut().hand_out(&resolved.digest, Clock.now());
+        self.loaded.hand_out(resolved.digest, Clock.now());
         Ok(resolved)
     }
 
-    /// The models, ordered by name and tag.
+    /// The models, ordered by name and tag. O(tags).
     ///
     /// # Errors
-    /// [`RegistryError::Storage`].
+    /// [`RegistryError::Metadata`].
     pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
-        let index = self.index();
-        let summary = |(reference, history): (&ModelRef, &[TagEntry])| {
-            let current = history.last()?;
-            let manifest = index.manifest(&current.digest)?;
-            Some(ModelSummary {
-                model: reference.clone(),
-                digest: current.digest,
-                size: manifest.size(),
-                changed_at: current.at,
-                metadata: manifest.metadata.clone(),
-            })
-        };
-        Ok(index.tags().filter_map(summary).collect())
+        Ok(self.metadata.models().await?)
     }
 
     /// What a tag pointed to, oldest first.
     ///
     /// # Errors
-    /// [`RegistryError::ModelNotFound`].
+    /// [`RegistryError::ModelNotFound`]; [`RegistryError::Metadata`].
     pub async fn history(&self, model: &ModelRef) -> Result<Vec<TagEntry>, RegistryError> {
-        let index = self.index();
-        let reference = index.canonical(model).ok_or_else(|| not_found(&index, model))?;
-        Ok(index.history(&reference).unwrap_or_default().to_vec())
+        let (reference, _) = self.pointer(model).await?;
+        Ok(self.metadata.history(&reference).await?)
     }
 
     /// The manifest of that digest.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDigest`].
+    /// [`RegistryError::UnknownDigest`]; [`RegistryError::Metadata`].
     pub async fn manifest(self: &Arc<Self>, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
-        let known = self.index().manifest(digest);
-        let missing = RegistryError::UnknownDigest { kind: "manifest", digest: *digest };
-        match known {
+        match self.load(digest).await? {
             Some(manifest) => Ok(manifest),
-            None => self.manifest_upstream(digest, missing).await,
+            None => {
+                let missing = RegistryError::UnknownDigest { kind: "manifest", digest: *digest };
+                self.manifest_upstream(digest, missing).await
+            }
         }
     }
 
@@ -232,25 +290,6 @@ impl Registry {
         let resolved = self.resolve(from).await?;
         let source = resolved.reference.to_string();
         self.point(to.clone(), resolved.digest, resolved.manifest, source).await
-    }
-
-    /// Removes a tag with its history. What it pointed to stays until [`gc`](Self::gc).
-    ///
-    /// # Errors
-    /// [`RegistryError::ModelNotFound`]; [`RegistryError::Storage`].
-    pub async fn remove(self: &Arc<Self>, model: &ModelRef) -> Result<(), RegistryError> {
-        let (registry, model) = (Arc::clone(self), model.clone());
-        blocking(move || {
-            let _changes = registry.changes();
-            let reference = {
-                let index = registry.index();
-                index.canonical(&model).ok_or_else(|| not_found(&index, &model))?
-            };
-            registry.files.remove(&tags::path(&registry.tags_dir(), &reference))?;
-            registry.index_mut().remove_tag(&reference);
-            Ok(())
-        })
-        .await
     }
 
     /// Maps a file of a model, fetched from upstream if it is not here. Verified in full on the first read in this process.
@@ -281,52 +320,16 @@ impl Registry {
 
     /// What the manifests say of a blob.
     pub(crate) async fn blob_info(&self, digest: &Digest) -> Result<BlobInfo, RegistryError> {
-        self.index().blob(digest).ok_or(RegistryError::UnknownDigest { kind: "blob", digest: *digest })
+        let info = self.metadata.blob(digest).await?;
+        info.ok_or(RegistryError::UnknownDigest { kind: "blob", digest: *digest })
     }
 
-    /// The error for a name that is not here.
+    /// The error for a name that is not here, with the nearest one that is. O(tags).
     pub(crate) async fn not_found(&self, model: &ModelRef) -> RegistryError {
-        not_found(&self.index(), model)
-    }
-
-    /// Points a tag at a manifest that is in the index; the caller's reference keeps it there.
-    pub(crate) async fn point(
-        self: &Arc<Self>,
-        reference: ModelRef,
-        digest: Digest,
-        manifest: Arc<Manifest>,
-        source: String,
-    ) -> Result<Resolved, RegistryError> {
-        names::check_new(&reference)?;
-        let registry = Arc::clone(self);
-        blocking(move || {
-            let _changes = registry.changes();
-            let history = registry.index().history(&reference).unwrap_or_default().to_vec();
-            let entry = TagEntry { digest, at: Clock.unix_ms(), source };
-            let history = tags::append(&registry.files, &registry.tags_dir(), &reference, &history, entry)?;
-            registry.index_mut().set_tag(reference.clone(), history);
-            Ok(Resolved { reference, digest, manifest })
-        })
-        .await
-    }
-
-    /// Makes a manifest durable and known; its blobs are pinned by the caller.
-    pub(crate) async fn add_manifest(
-        self: &Arc<Self>,
-        manifest: Manifest,
-    ) -> Result<(Digest, Arc<Manifest>), RegistryError> {
-        let registry = Arc::clone(self);
-        blocking(move || {
-            let bytes = manifest.to_bytes();
-            let digest = digest_of(&bytes);
-            let _changes = registry.changes();
-            if let Some(known) = registry.index().manifest(&digest) {
-                return Ok((digest, known));
-            }
-            registry.files.write_atomic(&manifest_path(&registry.dir, &digest), &bytes)?;
-            Ok((digest, registry.index_mut().insert_manifest(digest, manifest)))
-        })
-        .await
+        match self.metadata.tags().await {
+            Ok(tags) => not_found(tags, model),
+            Err(error) => error.into(),
+        }
     }
 
     /// The newest manifest that has this blob among its files.
@@ -334,7 +337,8 @@ impl Registry {
         &self,
         blob: &Digest,
     ) -> Result<Option<(Digest, Arc<Manifest>)>, RegistryError> {
-        Ok(self.index().manifest_with(blob))
+        let Some(digest) = self.metadata.manifest_with(blob).await? else { return Ok(None) };
+        Ok(self.load(&digest).await?.map(|manifest| (digest, manifest)))
     }
 
     /// An intake for one pull.
@@ -342,16 +346,24 @@ impl Registry {
         Arc::new(Intake::new(Arc::clone(&self.blobs), Arc::clone(&self.pins)))
     }
 
-    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn metadata(&self) -> &Arc<dyn Metadata> {
+        &self.metadata
     }
 
-    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn loaded(&self) -> &LoadedManifests {
+        &self.loaded
     }
 
-    pub(crate) fn changes(&self) -> MutexGuard<'_, ()> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn changes(&self) -> &Mutex<bool> {
+        &self.changes
+    }
+
+    pub(crate) fn collecting(&self) -> &tokio::sync::Mutex<()> {
+        &self.collecting
+    }
+
+    pub(crate) fn store_id(&self) -> &str {
+        &self.store_id
     }
 
     pub(crate) fn config(&self) -> &RegistryConfig {
@@ -403,42 +415,6 @@ impl Registry {
     pub(crate) fn downloads_dir(&self) -> PathBuf {
         downloads_dir(&self.dir)
     }
-
-    fn tags_dir(&self) -> PathBuf {
-        self.dir.join("tags")
-    }
-}
-
-/// Reads manifests and tags, creating their folders. A manifest whose bytes are not its name's is logged and left out.
-fn load_index(files: &DurableFiles, dir: &Path) -> Result<Index, RegistryError> {
-    let mut index = Index::default();
-    let manifests = dir.join("manifests");
-    let tags = dir.join("tags");
-    for folder in [&manifests, &tags] {
-        files.create_dir(folder)?;
-    }
-    files.remove_stale_temporaries(&manifests)?;
-    for path in files.list(&manifests, false)? {
-        match load_manifest(files, &path) {
-            Ok(Some((digest, manifest))) => drop(index.insert_manifest(digest, manifest)),
-            Ok(None) => {}
-            Err(error) => tracing::error!(path = %path.display(), %error, "a manifest is ignored"),
-        }
-    }
-    for (reference, history) in tags::load_all(files, &tags)? {
-        index.set_tag(reference, history);
-    }
-    Ok(index)
-}
-
-/// The manifest in a file; `None` if the file's name is not a manifest's.
-fn load_manifest(files: &DurableFiles, path: &Path) -> Result<Option<(Digest, Manifest)>, RegistryError> {
-    let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
-    let Some(digest) = stem.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else {
-        return Ok(None);
-    };
-    let bytes = files::read(files, path)?;
-    parse_manifest(&digest, &bytes).map(|manifest| Some((digest, manifest)))
 }
 
 /// The manifest of that digest, from bytes that must have it.
@@ -463,28 +439,15 @@ pub(crate) fn manifest_path(dir: &Path, digest: &Digest) -> PathBuf {
     dir.join("manifests").join(format!("{}.json", digest.hex()))
 }
 
-fn downloads_dir(dir: &Path) -> PathBuf {
-    dir.join("downloads")
-}
-
-fn in_use(dir: &Path, error: StorageError) -> RegistryError {
-    match error {
-        StorageError::Locked { holder_pid, .. } => {
-            RegistryError::StoreInUse { store: dir.display().to_string(), holder_pid }
-        }
-        error => error.into(),
-    }
-}
-
-fn not_found(index: &Index, model: &ModelRef) -> RegistryError {
+fn not_found(tags: Vec<ModelRef>, model: &ModelRef) -> RegistryError {
     let pullable = crate::catalogue::find(model);
     let hint = match pullable {
         Some(entry) => format!("`helios pull {}` fetches it", entry.reference()),
         None => "`helios list` shows what is here, `helios pull` fetches more".to_owned(),
     };
-    let local = index.tags().map(|(reference, _)| reference.clone());
     let catalogue = crate::catalogue::CATALOGUE.iter().map(crate::CatalogueModel::reference);
-    let suggestion = if pullable.is_some() { None } else { suggestion(model, local.chain(catalogue)) };
+    let suggestion =
+        if pullable.is_some() { None } else { suggestion(model, tags.into_iter().chain(catalogue)) };
     RegistryError::ModelNotFound { model: model.to_string(), suggestion, hint }
 }
 

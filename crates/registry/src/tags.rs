@@ -8,7 +8,7 @@ use helios_storage::DurableFiles;
 use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
 
-use crate::{RegistryError, files};
+use crate::RegistryError;
 
 /// One step of a tag's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,51 +30,29 @@ pub(crate) fn path(tags: &Path, reference: &ModelRef) -> PathBuf {
 }
 
 /// The tag that a file is of, if its path is one of a tag.
-fn reference_of(tags: &Path, path: &Path) -> Option<ModelRef> {
+pub(crate) fn reference_of(tags: &Path, path: &Path) -> Option<ModelRef> {
     let name = path.parent()?.strip_prefix(tags).ok()?.to_str()?;
     let tag = path.file_name()?.to_str()?.strip_prefix('@')?.strip_suffix(".json")?;
     format!("{name}:{tag}").parse().ok()
 }
 
-/// Every history in the folder; files that are none are logged and left alone.
-pub(crate) fn load_all(
-    files: &DurableFiles,
-    tags: &Path,
-) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
-    let mut histories = Vec::new();
-    for path in files.list(tags, true)? {
-        let Some(reference) = reference_of(tags, &path) else { continue };
-        let bytes = files::read(files, &path)?;
-        match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
-            Ok(history) if !history.is_empty() => histories.push((reference, history)),
-            Ok(_) => tracing::error!(path = %path.display(), "a tag file is empty and ignored"),
-            Err(error) => {
-                tracing::error!(path = %path.display(), %error, "a tag file is malformed and ignored")
-            }
-        }
-    }
-    Ok(histories)
+/// A history with one more entry; the oldest go over the bound.
+pub(crate) fn appended(history: &[TagEntry], entry: TagEntry) -> Vec<TagEntry> {
+    let kept = &history[history.len().saturating_sub(HISTORY_MAX - 1)..];
+    kept.iter().cloned().chain([entry]).collect()
 }
 
-/// Writes a history with one more entry, unless the tag points there already; returns it.
-pub(crate) fn append(
+/// Writes a history, durably.
+pub(crate) fn write(
     files: &DurableFiles,
     tags: &Path,
     reference: &ModelRef,
     history: &[TagEntry],
-    entry: TagEntry,
-) -> Result<Vec<TagEntry>, RegistryError> {
-    if history.last().is_some_and(|last| last.digest == entry.digest) {
-        return Ok(history.to_vec());
-    }
-    let kept = &history[history.len().saturating_sub(HISTORY_MAX - 1)..];
-    let history: Vec<TagEntry> = kept.iter().cloned().chain([entry]).collect();
-    let bytes = serde_json::to_vec(&history).expect("invariant: a history has only string keys");
+) -> Result<(), RegistryError> {
+    let bytes = serde_json::to_vec(history).expect("invariant: a history has only string keys");
     let path = path(tags, reference);
-    let folder = path.parent().unwrap_or(tags);
-    files.create_dir(folder)?;
-    files.write_atomic(&path, &bytes)?;
-    Ok(history)
+    files.create_dir(path.parent().unwrap_or(tags))?;
+    Ok(files.write_atomic(&path, &bytes)?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,12 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use fit::FitArgs;
 pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
 pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
+pub(crate) use serve::{
+    EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, RegistryCommand, ServeArgs, WorkerArgs,
+};
+pub(crate) use store::{
+    ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
+};
 
 /// Serves large language models on hardware you own.
 ///
@@ -57,6 +63,12 @@ pub(crate) enum Command {
     Fit(FitArgs),
     /// Show what a running server serves right now
     Ps(PsArgs),
+    /// Show what a model's tag pointed to, newest first
+    History(HistoryArgs),
+    /// Point a model's tag at an earlier version again
+    ///
+    /// The history grows by that step and loses nothing: `helios rollback` twice is where it was before.
+    Rollback(RollbackArgs),
     /// Remove a tag; `helios gc` then frees the space
     Rm(RmArgs),
     /// Give a model another name

@@ -1,8 +1,9 @@
 //! Arguments of the commands that serve.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ServeArgs {
@@ -62,9 +63,44 @@ pub(crate) struct PartArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct RegistryArgs {
-    #[command(flatten)]
-    pub(crate) part: PartArgs,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", required = true)]
+    listen: Option<SocketAddr>,
+    /// Secret that all parts share; needed off loopback. Better set as HELIOS_CLUSTER_TOKEN
+    #[arg(long, value_name = "TOKEN", env = "HELIOS_CLUSTER_TOKEN", hide_env_values = true)]
+    cluster_token: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<RegistryCommand>,
+}
+
+impl RegistryArgs {
+    /// Where the registry listens, unless a subcommand is meant.
+    pub(crate) fn part(&self) -> Option<PartArgs> {
+        Some(PartArgs { listen: self.listen?, cluster_token: self.cluster_token.clone() })
+    }
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Make the database of manifests and tags again from the files of the store
+    ///
+    /// For a database that is damaged, or older than the files. No server may have the store open. Records that can
+    /// still be read from the old database are kept; it stays beside the new one as `metadata.db.old`.
+    Rebuild {
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy the database to a new file, also while a server uses it
+    ///
+    /// To restore: stop the server, put the copy in the place of `metadata.db` in the store, and run `helios registry
+    /// rebuild`. A PostgreSQL database is copied by `pg_dump`.
+    Backup {
+        /// The file to write; it must not be there yet
+        file: PathBuf,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

@@ -41,6 +41,27 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The model
+    pub(crate) model: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The model
+    pub(crate) model: String,
+    /// The version: its digest, the beginning of it, or how many steps it is before the newest
+    #[arg(long, value_name = "VERSION", default_value = "1")]
+    pub(crate) to: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct RmArgs {
     /// The models
     #[arg(required = true)]

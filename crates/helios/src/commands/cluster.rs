@@ -22,12 +22,16 @@ fn secret(part: &PartArgs) -> Option<Secret> {
 
 /// `helios registry`.
 pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Result<()> {
-    check_internal(args.part.listen, args.part.cluster_token.as_deref())?;
+    if let Some(command) = &args.command {
+        return super::database::database(config, command).await;
+    }
+    let part = args.part().context("`helios registry` needs --listen")?;
+    check_internal(part.listen, part.cluster_token.as_deref())?;
     let interrupt = Interrupt::listen()?;
-    let listener = helios_runtime::bind(args.part.listen).await?;
+    let listener = helios_runtime::bind(part.listen).await?;
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
-    let routes = guarded(mounts(&registry), &guard_rules(config, &args.part));
+    let routes = guarded(mounts(&registry), &guard_rules(config, &part));
     announce(address);
     let shutdown = interrupt.shutdown().clone();
     let served =

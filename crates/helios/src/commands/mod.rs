@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod config;
+mod database;
 mod doctor;
 mod fit;
 mod ps;
@@ -19,3 +20,4 @@ pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;
 pub(crate) use store::{convert, gc, list, pull, push, rm, show, tag};
+pub(crate) use store::{convert, gc, history, list, pull, rm, rollback, show, tag};

@@ -5,6 +5,9 @@ use helios_types::ModelRef;
 use serde_json::json;
 
 use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
+use crate::cli::{
+    ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
+};
 use crate::config::{Config, show_size};
 use crate::models;
 use crate::parts::Interrupt;
@@ -144,6 +147,47 @@ fn print_facts(facts: &ModelFacts, profile: &MemoryProfile) {
     println!("  source        {}", facts.source);
 }
 
+/// `helios history`.
+pub(crate) async fn history(config: &Config, args: &HistoryArgs) -> anyhow::Result<()> {
+    let (resolved, history) = Store::open(config).await?.show(&args.model.parse()?).await?;
+    if args.json {
+        println!("{}", json!({ "model": resolved.reference, "history": history }));
+        return Ok(());
+    }
+    println!("{:<5} {:<12} {:<25} FROM", "BACK", "DIGEST", "SINCE (UTC)");
+    for (back, entry) in history.iter().rev().enumerate() {
+        println!("{back:<5} {:<12} {:<25} {}", &entry.digest.hex()[..12], utc(entry.at), entry.source);
+    }
+    Ok(())
+}
+
+/// A moment in milliseconds since 1970 as date and time, by Hinnant's `civil_from_days`
+/// (<https://howardhinnant.github.io/date_algorithms.html>).
+fn utc(unix_ms: u64) -> String {
+    let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1_000 % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// `helios rollback`.
+pub(crate) async fn rollback(config: &Config, args: &RollbackArgs) -> anyhow::Result<()> {
+    let (model, digest) = Store::open(config).await?.rollback(&args.model.parse()?, &args.to).await?;
+    if args.json {
+        println!("{}", json!({ "model": model, "digest": digest }));
+    } else {
+        eprintln!("{model} is {digest} again");
+    }
+    Ok(())
+}
+
 /// `helios rm`.
 pub(crate) async fn rm(config: &Config, args: &RmArgs) -> anyhow::Result<()> {
     let store = Store::open(config).await?;
@@ -173,4 +217,16 @@ pub(crate) async fn gc(config: &Config, args: &GcArgs) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn moments_are_shown_as_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(951_827_696_000), "2000-02-29 12:34:56");
+        assert_eq!(utc(1_798_761_599_999), "2026-12-31 23:59:59");
+    }
 }

@@ -53,7 +53,7 @@ fn walk(prefix: &str, value: &Value, visit: &mut impl FnMut(&str, &Value)) {
 }
 
 fn is_secret(key: &str) -> bool {
-    key == "key" || key.ends_with("_key") || key.ends_with("_token")
+    matches!(key, "key" | "store.metadata") || key.ends_with("_key") || key.ends_with("_token")
 }
 
 /// The layer in a person's words.

@@ -80,6 +80,9 @@ pub(crate) struct StoreConfig {
     pub(crate) dir: Option<PathBuf>,
     /// How files are read: `auto` (io_uring where the system allows it), `io_uring` or `threads`.
     pub(crate) io: IoSetting,
+    /// Database of manifests and tags: `sqlite` (a file in the store) or `postgres://USER:PASSWORD@HOST/DATABASE`; by
+    /// default sqlite.
+    pub(crate) metadata: Option<String>,
     /// Base URL of the hub behind `hf:` sources; by default HF_ENDPOINT, else the public hub.
     pub(crate) hf_endpoint: Option<String>,
     /// Token for the hub, sent to that endpoint alone; by default HF_TOKEN.

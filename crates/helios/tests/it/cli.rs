@@ -121,6 +121,7 @@ fn refusals_name_the_cause_and_the_next_step() {
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
     let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["serve"],
         &["run"],
@@ -130,6 +131,8 @@ fn help_teaches_every_command() {
         &["show"],
         &["fit"],
         &["ps"],
+        &["history"],
+        &["rollback"],
         &["rm"],
         &["tag"],
         &["convert"],
@@ -142,6 +145,8 @@ fn help_teaches_every_command() {
         &["bench", "storage"],
         &["doctor"],
         &["registry"],
+        &["registry", "rebuild"],
+        &["registry", "backup"],
         &["worker"],
         &["proxy"],
         &["completions"],

@@ -8,6 +8,7 @@
 //! | `POST pull` | fetches a model; progress as JSON lines, the last `done` or `error` |
 //! | `POST tag` · `POST gc` | another name · garbage collection |
 //! | `POST push` | puts a model into the remote store |
+//! | `POST tag` · `POST rollback` · `POST gc` | another name · an earlier version · garbage collection |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
@@ -51,6 +52,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/model", get(models::show).delete(models::remove))
         .route("/pull", post(models::pull))
         .route("/tag", post(models::tag))
+        .route("/rollback", post(models::rollback))
         .route("/gc", post(models::gc))
         .route("/push", post(models::push))
         .route("/manifests/{digest}", get(blobs::manifest))

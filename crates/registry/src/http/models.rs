@@ -12,7 +12,9 @@ use futures::stream;
 use helios_runtime::Clock;
 
 use super::answer::{Body, Query};
-use super::wire::{ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, TagBody};
+use super::wire::{
+    ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RollbackBody, TagBody,
+};
 use crate::registry::invalid_request;
 use crate::{GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via};
 
@@ -59,6 +61,15 @@ pub(super) async fn push(
     Body(query): Body<ModelQuery>,
 ) -> Result<Json<PushReport>, RegistryError> {
     registry.push(&query.model).await.map(Json)
+}
+
+pub(super) async fn rollback(
+    State(registry): State<Arc<Registry>>,
+    Body(body): Body<RollbackBody>,
+) -> Result<Json<Pointer>, RegistryError> {
+    let Ok(target) = body.to.parse();
+    let resolved = registry.rollback(&body.model, &target).await?;
+    Ok(Json(Pointer { model: resolved.reference, digest: resolved.digest }))
 }
 
 pub(super) async fn gc(

@@ -66,6 +66,15 @@ pub(crate) struct TagBody {
     pub(crate) to: ModelRef,
 }
 
+/// Body of `POST rollback`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollbackBody {
+    pub(crate) model: ModelRef,
+    /// A digest, its beginning, or steps back.
+    pub(crate) to: String,
+}
+
 /// A body without content.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

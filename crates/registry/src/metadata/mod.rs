@@ -11,6 +11,7 @@ mod simulated;
 mod sql;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -127,6 +128,9 @@ pub trait Metadata: Send + Sync + Debug {
 
     /// Keys and values of all records of a kind, ordered by key.
     fn records<'a>(&'a self, kind: &'a str) -> BoxFuture<'a, Result<Vec<(String, String)>, MetadataError>>;
+
+    /// The kinds of records there are, and how many of each. O(records).
+    fn record_kinds(&self) -> BoxFuture<'_, Result<BTreeMap<String, u64>, MetadataError>>;
 
     /// How much there is. O(manifests and blobs).
     fn counts(&self) -> BoxFuture<'_, Result<Counts, MetadataError>>;

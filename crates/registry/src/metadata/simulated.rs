@@ -238,6 +238,14 @@ impl Metadata for SimulatedMetadata {
         })
     }
 
+    fn record_kinds(&self) -> BoxFuture<'_, Result<BTreeMap<String, u64>, MetadataError>> {
+        self.ask(|tables| {
+            let mut kinds = BTreeMap::new();
+            tables.records.keys().for_each(|(kind, _)| *kinds.entry(kind.clone()).or_default() += 1);
+            kinds
+        })
+    }
+
     fn counts(&self) -> BoxFuture<'_, Result<Counts, MetadataError>> {
         self.ask(Tables::counts)
     }

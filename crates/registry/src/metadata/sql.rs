@@ -1,5 +1,6 @@
 //! [`Metadata`] in SQL that SQLite and PostgreSQL both speak.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use futures::FutureExt;
@@ -234,6 +235,15 @@ impl Metadata for SqlMetadata {
                 self.all("SELECT key, value FROM records WHERE kind = $1", &[kind.into()], pair).await?;
             records.sort_unstable();
             Ok(records)
+        }
+        .boxed()
+    }
+
+    fn record_kinds(&self) -> BoxFuture<'_, Result<BTreeMap<String, u64>, MetadataError>> {
+        async move {
+            let kinds = "SELECT kind, COUNT(*) FROM records GROUP BY kind";
+            let kinds = self.all(kinds, &[], |row| Ok((row.text(0)?.to_owned(), row.number(1)?))).await?;
+            Ok(kinds.into_iter().collect())
         }
         .boxed()
     }

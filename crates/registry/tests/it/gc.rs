@@ -1,10 +1,12 @@
 //! Garbage collection beside everything else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use helios_registry::{LeasedModel, Role, WorkerLease, WorkerRole};
+use helios_registry::{LeasedModel, Registry, Resolved, Role, WorkerLease, WorkerRole};
 use helios_types::{ModelRef, NumericsId};
 
+use crate::metadata::made::Random;
 use crate::models::{self, Place};
 
 fn name(text: &str) -> ModelRef {
@@ -81,4 +83,63 @@ async fn no_read_fails_beside_pull_remove_and_collection() {
         }
     };
     tokio::join!(pulls, removals, reads);
+}
+
+/// Many tasks that pull, tag, remove, collect, lease and read the same few models in an order that the seed and the
+/// machine decide: whoever has resolved a model can read all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_read_fails_whatever_runs_beside_it() {
+    const TASKS: u64 = 8;
+    const STEPS: usize = 40;
+    for seed in 0..3 {
+        let place = Place::new();
+        let registry = place.open().await;
+        let files = [1.0, 2.0, 3.0].map(|fill| place.write(&format!("m{fill}.gguf"), &models::gguf(fill)));
+        let tasks = (0..TASKS).map(|task| {
+            let mut random = Random(seed * TASKS + task);
+            let (registry, files) = (registry.clone(), files.clone());
+            async move {
+                for _ in 0..STEPS {
+                    step(&registry, &files, &mut random).await;
+                }
+            }
+        });
+        futures::future::join_all(tasks.map(tokio::task::spawn)).await.into_iter().for_each(|ended| {
+            ended.expect("no read failed");
+        });
+        for model in ["m0", "m1"] {
+            drop(registry.remove(&name(model)).await);
+        }
+        registry.gc().await.expect("collected");
+        let counts = registry.gc().await.expect("collected again");
+        assert_eq!((counts.manifests_kept, counts.blobs_removed), (0, 0), "seed {seed}: {counts:?}");
+    }
+}
+
+async fn step(registry: &Arc<Registry>, files: &[std::path::PathBuf], random: &mut Random) {
+    let model = name(&format!("m{}", random.below(2)));
+    match random.below(8) {
+        0..=1 => {
+            let file = &files[random.below(3) as usize];
+            let pulled = registry.import(file, Some(model), &mut |_| {}).await.expect("a pull");
+            read(registry, &pulled).await;
+        }
+        // Whether it is there just then is chance.
+        2 => drop(registry.remove(&model).await),
+        3 => drop(registry.gc().await.expect("a collection")),
+        4 => drop(registry.tag(&model, &name("m0")).await),
+        _ => {
+            if let Ok(resolved) = registry.resolve(&model).await {
+                tokio::task::yield_now().await;
+                read(registry, &resolved).await;
+            }
+        }
+    }
+}
+
+async fn read(registry: &Arc<Registry>, resolved: &Resolved) {
+    for file in &resolved.manifest.files {
+        let blob = registry.blob(file).await.expect("a read");
+        assert_eq!(blob.len() as u64, file.blob.size);
+    }
 }

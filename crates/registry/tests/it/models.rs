@@ -55,6 +55,16 @@ impl Place {
         }
     }
 
+    /// Makes the database again from the files.
+    pub(crate) async fn rebuild(&self) -> helios_registry::metadata::Counts {
+        loop {
+            match Registry::rebuild(&self.store(), &RegistryConfig::default(), |_| {}).await {
+                Err(RegistryError::StoreInUse { .. }) => tokio::task::yield_now().await,
+                result => return result.expect("rebuilt"),
+            }
+        }
+    }
+
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

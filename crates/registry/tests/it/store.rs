@@ -44,6 +44,26 @@ async fn tags_move_keep_their_history_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_rollback_adds_to_the_history_and_can_be_taken_back() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let files = [1.0, 2.0].map(|fill| place.write(&format!("{fill}.gguf"), &models::gguf(fill)));
+    let one = registry.import(&files[0], Some(name("m")), &mut |_| {}).await.expect("first").digest;
+    let two = registry.import(&files[1], Some(name("m")), &mut |_| {}).await.expect("second").digest;
+    let to = |text: &str| text.parse().expect("a version");
+    registry.rollback(&name("m"), &to("1")).await.expect("back");
+    assert_eq!(registry.resolve(&name("m")).await.expect("m").digest, one);
+    registry.gc().await.expect("collected");
+    registry.rollback(&name("m"), &to(&two.hex()[..12])).await.expect("forth");
+    let history = registry.history(&name("m")).await.expect("a history");
+    assert_eq!(history.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [one, two, one, two]);
+    for none in ["4", "000000"] {
+        let error = registry.rollback(&name("m"), &to(none)).await.expect_err(none);
+        assert!(error.to_string().contains("helios history m"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_store_is_refused_with_its_holder() {
     let place = Place::new();
     let _registry = place.open().await;
@@ -102,6 +122,11 @@ async fn damaged_small_files_cost_only_what_they_describe() {
     fs::write(&manifest, bytes).expect("written");
     place.write("store/tags/c/@latest.json", b"[{]");
 
+    // The database still has what the files have lost, until it is made again from them.
+    let registry = place.open().await;
+    registry.resolve(&name("a")).await.expect("from the database");
+    drop(registry);
+    place.rebuild().await;
     let registry = place.open().await;
     assert!(registry.resolve(&name("a")).await.is_err());
     assert!(registry.resolve(&name("c")).await.is_err());

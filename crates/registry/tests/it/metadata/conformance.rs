@@ -7,7 +7,7 @@ use helios_registry::metadata::{
 };
 use helios_types::Digest;
 
-use super::made::{blob, digest, history, manifest, name, put, set_tag};
+use super::made::{Random, blob, digest, history, manifest, name, put, set_tag};
 
 /// Runs the whole suite; `open` gives a new, empty database each time.
 pub(crate) async fn conforms<M: Metadata>(mut open: impl AsyncFnMut() -> M) {
@@ -152,6 +152,7 @@ async fn answers(database: &dyn Metadata) -> Vec<String> {
         format!("{:?}", database.tags().await.expect("tags")),
         format!("{:?}", set(database.untagged().await)),
         format!("{:?}", database.records("k").await.expect("records")),
+        format!("{:?}", database.record_kinds().await.expect("kinds")),
     ];
     for tag in 0..4 {
         said.push(format!("{:?}", database.history(&name(&format!("t{tag}"))).await.expect("a history")));
@@ -163,15 +164,7 @@ async fn answers(database: &dyn Metadata) -> Vec<String> {
     said
 }
 
-/// A generator of changes over few names, so that they meet.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32 % bound
-    }
-
     fn change(&mut self) -> Change {
         let made = manifest(&self.below(6).to_string(), &[self.below(8), 8 + self.below(8)]);
         let tag = format!("t{}", self.below(4));

@@ -81,3 +81,14 @@ pub(crate) fn history(digests: &[Digest]) -> Vec<TagEntry> {
     };
     digests.iter().enumerate().map(entry).collect()
 }
+
+/// A generator of small numbers (Knuth's 64-bit linear congruential one).
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// The next number below `bound`.
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32 % bound
+    }
+}

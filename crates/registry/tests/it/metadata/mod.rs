@@ -1,7 +1,9 @@
 //! The database of manifests, tags, blobs and records: one suite for its three implementations.
 
 mod conformance;
-mod made;
+mod crashes;
+pub(crate) mod made;
 mod postgres;
+mod scale;
 mod simulated;
 mod sqlite;

@@ -1,0 +1,155 @@
+//! The database made again from the files of the store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use helios_storage::DurableFiles;
+
+use crate::blocking::blocking;
+use crate::changes::wait;
+use crate::ground::Ground;
+use crate::metadata::{Change, Counts, Metadata, SqlMetadata};
+use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files};
+
+/// Small files whose contents go into one commit.
+const BATCH: usize = 500;
+/// The kind of the records that name the stores whose files the database knows.
+pub(crate) const STORES: &str = "store";
+/// The database's file in the store.
+pub(crate) const DATABASE_FILE: &str = "metadata.db";
+
+/// How far a rebuild is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// Small files read.
+    pub done: usize,
+    /// Small files there are.
+    pub total: usize,
+}
+
+impl Registry {
+    /// Makes the database of the store in `dir` again from its manifests and tags, which are files; O(small files). The
+    /// old database may be damaged or gone. Records that can still be read from it are kept.
+    ///
+    /// # Errors
+    /// [`RegistryError::StoreInUse`] while a server has it open; [`RegistryError::Storage`];
+    /// [`RegistryError::Metadata`].
+    pub async fn rebuild(
+        dir: &Path,
+        config: &RegistryConfig,
+        mut report: impl FnMut(RebuildProgress) + Send + 'static,
+    ) -> Result<Counts, RegistryError> {
+        let ground = Ground::open(Arc::new(helios_storage::RealDisk), dir.to_owned()).await?;
+        let file = dir.join(DATABASE_FILE);
+        let mut kept = Vec::new();
+        if matches!(config.metadata, MetadataConfig::Sqlite) {
+            kept = readable_records(&file).await;
+            let (files, old) = (ground.files.clone(), file.clone());
+            blocking(move || set_aside(&files, &old)).await?;
+        }
+        let metadata = config.metadata.open(&file).await?;
+        let database = Arc::clone(&metadata);
+        let counts = blocking(move || {
+            for records in kept.chunks(BATCH) {
+                wait(database.commit(records))?;
+            }
+            import(&ground, &*database, &mut report)?;
+            Ok(wait(database.counts())?)
+        })
+        .await;
+        metadata.close().await;
+        counts
+    }
+}
+
+impl Registry {
+    /// Copies the database of the store in `dir` to a new file, also while a server uses it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Metadata`]: among others if the file is there, or the database is one of PostgreSQL, which has
+    /// `pg_dump`.
+    pub async fn backup(dir: &Path, config: &RegistryConfig, target: &Path) -> Result<(), RegistryError> {
+        let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
+        let copied = metadata.backup(target).await;
+        metadata.close().await;
+        Ok(copied?)
+    }
+}
+
+/// Reads every small file into the database, and notes that it knows this store. Blocks.
+pub(crate) fn import(
+    ground: &Ground,
+    metadata: &dyn Metadata,
+    report: &mut dyn FnMut(RebuildProgress),
+) -> Result<(), RegistryError> {
+    let (files, tags_dir) = (&ground.files, ground.dir.join("tags"));
+    let manifests = files.list(&ground.dir.join("manifests"), false)?;
+    let tags = files.list(&tags_dir, true)?;
+    let mut progress = RebuildProgress { done: 0, total: manifests.len() + tags.len() };
+    for paths in manifests.chunks(BATCH) {
+        take_over(metadata, paths, |path| small_files::manifest(files, path))?;
+        progress.done += paths.len();
+        report(progress);
+    }
+    for paths in tags.chunks(BATCH) {
+        take_over(metadata, paths, |path| newer_tag(files, &tags_dir, path, metadata))?;
+        progress.done += paths.len();
+        report(progress);
+    }
+    let known = Change::PutRecord { kind: STORES.to_owned(), key: ground.id.clone(), value: "{}".to_owned() };
+    Ok(wait(metadata.commit(&[known]))?)
+}
+
+fn take_over(
+    metadata: &dyn Metadata,
+    paths: &[PathBuf],
+    read: impl Fn(&Path) -> Result<Option<Change>, RegistryError>,
+) -> Result<(), RegistryError> {
+    let read: Result<Vec<Option<Change>>, RegistryError> = paths.iter().map(|path| read(path)).collect();
+    let changes: Vec<Change> = read?.into_iter().flatten().collect();
+    Ok(wait(metadata.commit(&changes))?)
+}
+
+/// A tag's file, unless another registry on the same database has moved the tag since.
+fn newer_tag(
+    files: &DurableFiles,
+    dir: &Path,
+    path: &Path,
+    metadata: &dyn Metadata,
+) -> Result<Option<Change>, RegistryError> {
+    let change = small_files::tag(files, dir, path)?;
+    let Some(Change::SetTag { reference, history }) = &change else { return Ok(None) };
+    let known = wait(metadata.current(reference))?;
+    let is_newer = known.is_none_or(|known| history.last().is_some_and(|last| last.at > known.at));
+    Ok(change.filter(|_| is_newer))
+}
+
+/// The records of a database that may be damaged, as far as it can be read.
+async fn readable_records(file: &Path) -> Vec<Change> {
+    let mut kept = Vec::new();
+    let read = async {
+        let old = SqlMetadata::sqlite(file).await?;
+        for kind in old.record_kinds().await?.into_keys() {
+            for (key, value) in old.records(&kind).await? {
+                kept.push(Change::PutRecord { kind: kind.clone(), key, value });
+            }
+        }
+        old.close().await;
+        Ok::<(), RegistryError>(())
+    };
+    if let Err(error) = read.await {
+        tracing::warn!(%error, "not all records of the old database could be read");
+    }
+    kept
+}
+
+/// Gives the old database another name, beside the new one. Its log goes: it was merged, or cannot be read.
+fn set_aside(files: &DurableFiles, file: &Path) -> Result<(), RegistryError> {
+    if small_files::exists(files, file)? {
+        files::rename(files, file, &file.with_extension("db.old"))?;
+    }
+    for ending in ["db-wal", "db-shm"] {
+        files.remove(&file.with_extension(ending))?;
+    }
+    Ok(())
+}
