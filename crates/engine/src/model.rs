@@ -1,6 +1,6 @@
 //! A loaded model: its configuration, its weights in place, and the name of its arithmetic.
 
-use helios_storage::{Blob, Checkpoint};
+use helios_storage::{Checkpoint, FileBytes};
 use helios_types::NumericsId;
 
 use crate::weights::Weights;
@@ -22,8 +22,8 @@ impl Model {
     ///
     /// # Errors
     /// A malformed file, an unsupported model, or tensors that do not fit its configuration.
-    pub fn from_gguf(file_name: &str, blob: Blob) -> Result<Self, EngineError> {
-        let (checkpoint, gguf) = Checkpoint::from_gguf(file_name, blob)?;
+    pub fn from_gguf(file_name: &str, file: impl Into<FileBytes>) -> Result<Self, EngineError> {
+        let (checkpoint, gguf) = Checkpoint::from_gguf(file_name, file)?;
         Self::new(ModelConfig::from_gguf(file_name, &gguf)?, &checkpoint)
     }
 
@@ -32,9 +32,9 @@ impl Model {
     ///
     /// # Errors
     /// A malformed file, an unsupported model, or tensors that do not fit its configuration.
-    pub fn from_safetensors(
+    pub fn from_safetensors<F: Into<FileBytes>>(
         config_json: &[u8],
-        files: Vec<(String, Blob)>,
+        files: Vec<(String, F)>,
         index_json: Option<&[u8]>,
     ) -> Result<Self, EngineError> {
         let config = ModelConfig::from_hugging_face(config_json)?;

@@ -98,6 +98,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Tag(args) => commands::tag(&config, args).await,
         Command::Convert(args) => commands::convert(&config, args).await,
         Command::Push(args) => commands::push(&config, args).await,
+        Command::Dedup(args) => commands::dedup(&config, args).await,
         Command::Gc(args) => commands::gc(&config, args).await,
         Command::Config(command) => commands::config(command, &config, &figment),
         Command::Bench(BenchCommand::Engine(args)) => commands::bench_engine(&config, args).await,

@@ -49,6 +49,7 @@ pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig>
         fleet,
         fetch: FetchConfig { hub_url, hub_token, object_options, ..defaults },
         members_rebuild,
+        deduplicate: config.store.deduplicate,
         ..RegistryConfig::default()
     })
 }

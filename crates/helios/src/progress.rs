@@ -5,6 +5,13 @@ use std::io::IsTerminal;
 use helios_registry::{Phase, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Says that something is going on whose end is not known.
+pub(crate) fn spinner(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_message(what);
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
+}
+
 /// Shows the bytes of one file after the other.
 pub(crate) struct PullProgress {
     bar: ProgressBar,

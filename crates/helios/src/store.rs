@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use helios_registry::{
     GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient, RegistryError,
+    DedupReport, GcReport, MemoryProfile, ModelSummary, Progress, Registry, RegistryClient, RegistryError,
     Resolved, Secret, TagEntry,
 };
 use helios_types::{Digest, ModelRef};
@@ -106,6 +107,11 @@ impl Store {
         match self {
             Self::Server(client) => client.push(model).await,
             Self::Here(registry) => registry.push(model).await,
+    /// Keeps weight files that share tensors with others as recipes.
+    pub(crate) async fn deduplicate(&self) -> Result<DedupReport, RegistryError> {
+        match self {
+            Self::Server(client) => client.deduplicate().await,
+            Self::Here(registry) => registry.deduplicate().await,
         }
     }
 

@@ -196,6 +196,12 @@ impl RegistryClient {
         let body = ModelQuery { model: model.clone() };
         // Gigabytes may have to go up before the answer.
         self.json(self.with_body(Method::POST, &["push"], &body).timeout(PUSH_TIMEOUT)).await
+    /// See [`Registry::deduplicate`](crate::Registry::deduplicate).
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn deduplicate(&self) -> Result<crate::DedupReport, RegistryError> {
+        self.json(self.with_body(Method::POST, &["dedup"], &Nothing {})).await
     }
 
     /// Fetches a model there; see [`Registry::pull`](crate::Registry::pull).

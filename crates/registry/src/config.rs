@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use helios_storage::DedupLimits;
+
 use crate::Secret;
 use crate::metadata::{Metadata, MetadataError, SqlMetadata};
 
@@ -23,6 +25,12 @@ pub struct RegistryConfig {
     pub gc_grace: Duration,
     /// How long after a start the list of members counts as being rebuilt: the longest lease of a worker.
     pub members_rebuild: Duration,
+    /// Whether weight files are deduplicated as they come; `deduplicate` does it at any time.
+    pub deduplicate: bool,
+    /// When a file becomes a recipe.
+    pub dedup: DedupLimits,
+    /// Bytes of derived blobs; those unused longest go first.
+    pub derived_bytes_max: u64,
 }
 
 /// The registries that this one works with.
@@ -132,6 +140,9 @@ impl Default for RegistryConfig {
             fleet: FleetConfig::default(),
             gc_grace: Duration::from_secs(60),
             members_rebuild: Duration::from_secs(3),
+            deduplicate: false,
+            dedup: DedupLimits::default(),
+            derived_bytes_max: 64 << 30,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use helios_storage::{BlobInfo, BlobStore, StorageError};
+use helios_storage::{BlobInfo, BlobStore, FileBytes, StorageError};
 
 use crate::blocking::blocking;
 use crate::{Registry, RegistryError};
@@ -38,10 +38,15 @@ impl Content {
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError> {
         let (blobs, info) = (Arc::clone(&self.blobs), self.info);
-        let blob = blocking(move || Ok(blobs.get(&info)?)).await?;
-        let whole = Bytes::from_owner(blob);
-        Ok(stream::iter(pieces(range).map(move |piece| Ok(whole.slice(piece)))))
+        let file = blocking(move || Ok(blobs.open_file(&info)?)).await?;
+        let pieces = pieces(range).flat_map(move |piece| ranges(&file, piece));
+        Ok(stream::iter(pieces.map(Ok)))
     }
+}
+
+/// A piece as ranges of the blobs that it lies in, not copied.
+fn ranges(file: &FileBytes, piece: Range<usize>) -> Vec<Bytes> {
+    file.pieces(piece).map(|(blob, range)| Bytes::from_owner(blob.clone()).slice(range)).collect()
 }
 
 /// `range` cut into pieces.

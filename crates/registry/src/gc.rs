@@ -1,5 +1,6 @@
 //! Garbage collection: what no tag, lease, running pull or reader needs is deleted.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use helios_runtime::Clock;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::blocking::blocking;
 use crate::changes::{SmallFile, wait};
 use crate::metadata::{Change, DIGESTS_MAX};
+use crate::pins::Watch;
 use crate::registry::manifest_path;
 use crate::{Registry, RegistryError, files};
 
@@ -26,6 +28,13 @@ pub struct GcReport {
     pub blobs_removed: usize,
     /// Bytes freed: blobs, abandoned downloads and quarantined files.
     pub bytes_freed: u64,
+}
+
+/// What a sweep deleted.
+#[derive(Default)]
+struct Swept {
+    files: usize,
+    bytes: u64,
 }
 
 impl Registry {
@@ -71,26 +80,45 @@ impl Registry {
         self.commit(&end.collect::<Vec<_>>())
     }
 
-    /// Deletes the blobs that no manifest refers to. What a pull pins from before the database is asked until a blob's
-    /// turn comes is spared, so that no answer of the database is too old.
+    /// Deletes the blobs that no manifest refers to, and that no recipe which stays is made of.
     fn collect_blobs(&self) -> Result<GcReport, RegistryError> {
-        let mut report = GcReport::default();
         let watch = self.pins().watch();
-        let in_use = self.loaded().blobs_in_use();
-        let blobs = self.blobs().list()?;
-        for some in blobs.chunks(DIGESTS_MAX) {
-            let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
-            let referenced = wait(self.metadata().referenced(&digests))?;
-            let garbage =
-                some.iter().filter(|(digest, _)| !referenced.contains(digest) && !in_use.contains(digest));
+        let mut needed = self.loaded().blobs_in_use();
+        // Recipes before what they are made of. They are not counted: a file is a blob once, however it is kept.
+        let recipes = self.sweep(&watch, &needed, &self.blobs().recipes()?)?;
+        let kept: HashSet<Digest> = self.blobs().recipes()?.into_iter().collect();
+        needed.extend(self.blobs().recipe_sources(&kept)?);
+        let blobs: Vec<Digest> = self.blobs().list()?.into_iter().map(|(digest, _)| digest).collect();
+        let swept = self.sweep(&watch, &needed, &blobs)?;
+        let live: HashSet<Digest> = self.blobs().list()?.into_iter().map(|(digest, _)| digest).chain(kept).collect();
+        let leftovers = self.derived().collect(&live)? + self.blobs().remove_leftovers()?;
+        Ok(GcReport {
+            blobs_removed: swept.files,
+            bytes_freed: recipes.bytes + swept.bytes + leftovers,
+            ..GcReport::default()
+        })
+    }
+
+    /// Deletes those of `files` that no manifest refers to and that are not `needed`. What a pull pins from before the
+    /// database is asked until a file's turn comes is spared, so that no answer of the database is too old.
+    fn sweep(
+        &self,
+        watch: &Watch<'_>,
+        needed: &HashSet<Digest>,
+        files: &[Digest],
+    ) -> Result<Swept, RegistryError> {
+        let mut swept = Swept::default();
+        for some in files.chunks(DIGESTS_MAX) {
+            let referenced = wait(self.metadata().referenced(some))?;
             let gate = watch.close();
-            for (digest, size) in garbage.filter(|(digest, _)| !gate.was_pinned(digest)) {
-                self.blobs().remove(digest)?;
-                report.blobs_removed += 1;
-                report.bytes_freed += size;
+            let garbage = some.iter().filter(|digest| {
+                !referenced.contains(digest) && !needed.contains(digest) && !gate.was_pinned(digest)
+            });
+            for digest in garbage {
+                swept.bytes += self.blobs().remove(digest)?;
+                swept.files += 1;
             }
         }
-        report.bytes_freed += self.blobs().remove_leftovers()?;
-        Ok(report)
+        Ok(swept)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use helios_storage::{Blob, BlobStore};
+use helios_storage::{Blob, BlobStore, FileBytes};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
@@ -101,6 +101,17 @@ impl ModelStore {
         }
     }
 
+    /// As [`blob`](Self::blob), for files of any size: never copied, wherever the bytes lie.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn file(&self, file: &FileEntry) -> Result<FileBytes, RegistryError> {
+        match self {
+            Self::Local(registry) => registry.file(file).await,
+            Self::Remote(store) => store.file(file).await,
+        }
+    }
+
     /// The bytes of the file with a role that every model has.
     ///
     /// # Errors
@@ -142,13 +153,17 @@ impl RemoteStore {
     }
 
     async fn blob(&self, file: &FileEntry) -> Result<Blob, RegistryError> {
+        self.file(file).await.map(|file| file.to_blob())
+    }
+
+    async fn file(&self, file: &FileEntry) -> Result<FileBytes, RegistryError> {
         let info = file.blob;
         if let Some(shared) = self.shared().filter(|shared| shared.blobs.contains(&info.digest)) {
-            match blocking(move || Ok(shared.blobs.get(&info)?)).await {
-                Ok(blob) => return Ok(blob),
+            match blocking(move || Ok(shared.blobs.open_file(&info)?)).await {
+                Ok(file) => return Ok(file),
                 Err(error) => tracing::warn!(%error, "a blob cannot be mapped in place and is copied"),
             }
         }
-        self.client.blob(info, &self.cache).await
+        self.client.blob(info, &self.cache).await.map(FileBytes::from)
     }
 }

@@ -270,5 +270,10 @@ async fn fetch(
     let origin = source.clone();
     let manifest = blocking(move || import::manifest(&intake, gathered, &origin)).await?;
     let (digest, manifest) = registry.add_manifest(manifest).await?;
+    if registry.config().deduplicate
+        && let Err(error) = registry.deduplicate_new(&manifest).await
+    {
+        tracing::warn!(%error, "a new model stays as it came: deduplicating it failed");
+    }
     Ok(Fetched { digest, manifest, source })
 }

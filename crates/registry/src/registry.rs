@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use helios_runtime::Clock;
-use helios_storage::{Blob, BlobInfo, BlobStore, DirLock, Disk, DurableFiles, RealDisk};
+use helios_storage::{
+    Blob, BlobInfo, BlobStore, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, StorageError,
+};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,7 @@ pub struct Registry {
     config: RegistryConfig,
     files: DurableFiles,
     blobs: Arc<BlobStore>,
+    derived: DerivedBlobs,
     pins: Arc<Pins>,
     metadata: Arc<dyn Metadata>,
     loaded: LoadedManifests,
@@ -147,7 +150,9 @@ impl Registry {
     ) -> Result<Self, RegistryError> {
         let id = format!("{:016x}", helios_runtime::random_u64());
         let upstreams = upstream::open(&config, &id)?;
+        let disk = Arc::clone(ground.files.disk());
         Ok(Self {
+            derived: DerivedBlobs::open_on(disk, &ground.dir, config.derived_bytes_max),
             files: ground.files,
             blobs: ground.blobs,
             pins: Arc::default(),
@@ -298,6 +303,22 @@ impl Registry {
     /// [`RegistryError::Storage`].
     pub async fn blob(self: &Arc<Self>, file: &FileEntry) -> Result<Blob, RegistryError> {
         self.blob_by_info(file.blob).await
+    }
+
+    /// Maps a file of a model, of any size and without a copy, wherever its bytes lie. Verified in full on the first
+    /// read.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub async fn file(self: &Arc<Self>, file: &FileEntry) -> Result<FileBytes, RegistryError> {
+        self.ensure_blob(&file.blob).await?;
+        let (blobs, info) = (Arc::clone(&self.blobs), file.blob);
+        blocking(move || Ok(blobs.open_file(&info)?)).await
+    }
+
+    /// What is made from blobs and can be made again.
+    pub fn derived(&self) -> &DerivedBlobs {
+        &self.derived
     }
 
     pub(crate) async fn blob_by_info(self: &Arc<Self>, info: BlobInfo) -> Result<Blob, RegistryError> {

@@ -64,6 +64,11 @@ impl Blob {
         WeakBlob(Arc::downgrade(&self.0))
     }
 
+    /// Whether both are one piece of memory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Maps a whole file of the store.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         // SAFETY: the file is a blob of the store: immutable once it bears its digest, and only ever renamed or

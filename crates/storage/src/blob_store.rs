@@ -1,6 +1,6 @@
 //! The content-addressed store: `blobs/sha256/HEX` for whole blobs, `partial/KEY` for what is still coming,
 //! `quarantine/HEX` for files that turned out wrong, `trees/HEX` for the BLAKE3 trees that ranges are verified with,
-//! `verified/BOOT` for what was verified since the system started.
+//! `verified/BOOT` for what was verified since the system started, `recipes/HEX.json` for files that lie in others.
 //!
 //! Any number of processes may write and read one store at the same time: names appear whole, by rename, and equal
 //! names mean equal bytes.
@@ -15,6 +15,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, RealDisk};
 use crate::durable::{self, StagedFile};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
 use crate::layout::Layout;
+use crate::recipe::VerifiedRecipes;
 use crate::tree_cache::TreeCache;
 use crate::verified::VerifiedFiles;
 use crate::{Blob, BlobInfo, BlobWriter, StorageError, Tree};
@@ -25,6 +26,7 @@ pub struct BlobStore {
     layout: Arc<Layout>,
     verified: VerifiedFiles,
     trees: TreeCache,
+    recipes: VerifiedRecipes,
 }
 
 impl BlobStore {
@@ -43,7 +45,7 @@ impl BlobStore {
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
         let layout = Layout::open(disk, root)?;
         let verified = VerifiedFiles::open(&layout.disk, &layout.verified)?;
-        Ok(Self { layout, verified, trees: TreeCache::default() })
+        Ok(Self { layout, verified, trees: TreeCache::default(), recipes: VerifiedRecipes::default() })
     }
 
     /// The disk that holds it.
@@ -63,12 +65,21 @@ impl BlobStore {
         &self.trees
     }
 
-    /// Whether a whole blob of that name is there; says nothing about its bytes.
+    pub(crate) fn verified_recipes(&self) -> &VerifiedRecipes {
+        &self.recipes
+    }
+
+    /// Whether a blob of that name is there, whole or as a recipe; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
+        self.has_whole(digest) || self.has_recipe(digest)
+    }
+
+    /// Whether a whole blob of that name is there, which recipes may refer to.
+    pub fn has_whole(&self, digest: &Digest) -> bool {
         self.disk().status(&self.path(digest)).is_ok_and(|status| !status.is_dir)
     }
 
-    /// Where the blob is, or would be.
+    /// Where the whole blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.layout.blob(digest)
     }
@@ -86,12 +97,18 @@ impl BlobStore {
     }
 
     /// Maps a blob. The first time since the system started, and whenever the file has changed, it is read in full and
-    /// compared with `info`: O(size).
+    /// compared with `info`: O(size). What is kept as a recipe is put together in memory: files of any size are better
+    /// opened by [`open_file`](Self::open_file).
     ///
     /// # Errors
     /// [`StorageError::BlobMissing`]; [`StorageError::BlobCorrupt`] if the file is not the blob it is named after, which
     /// then is moved to the quarantine; [`StorageError::BlobMismatch`] if only `info` is wrong; [`StorageError::Io`].
     pub fn get(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
+        self.open_file(info).map(|file| file.to_blob())
+    }
+
+    /// Maps a whole blob.
+    pub(crate) fn get_whole(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
         let path = self.path(&info.digest);
         let failed = |action| {
             let path = &path;
@@ -169,7 +186,7 @@ impl BlobStore {
         Ok(info)
     }
 
-    /// Every blob with its size in bytes, ordered by digest.
+    /// Every whole blob with its size in bytes, ordered by digest. Others may be kept as recipes ([`recipes`](Self::recipes)).
     ///
     /// # Errors
     /// [`StorageError::Io`].
@@ -196,13 +213,13 @@ impl BlobStore {
         self.verified.forget(digest);
         // Not fsynced: a blob that comes back after a crash is found by the next collection. The tree goes last and
         // may stay: without its blob it is a leftover.
-        let size = self.remove_file(&self.path(digest))?;
+        let size = self.remove_file(&self.path(digest))? + self.remove_recipe(digest)?;
         self.remove_file(&self.layout.tree(digest))?;
         Ok(size)
     }
 
     /// Deletes a file and returns its size, 0 if it was not there.
-    fn remove_file(&self, path: &Path) -> Result<u64, StorageError> {
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<u64, StorageError> {
         let status = self.disk().status(path);
         match status.and_then(|status| self.disk().remove_file(path).map(|()| status.size)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),

@@ -1,7 +1,8 @@
 //! The tensors of a model by name, wherever they lie: in one GGUF file or in several safetensors shards.
 
+use crate::format::{FormatProblem, shorten};
 use crate::tensor::sort_by_unique_name;
-use crate::{Blob, Gguf, SafetensorsHeader, ShardIndex, StorageError, TensorInfo, TensorView};
+use crate::{Blob, FileBytes, Gguf, SafetensorsHeader, ShardIndex, StorageError, TensorInfo, TensorView};
 
 /// What errors call the shard index.
 const INDEX_NAME: &str = "model.safetensors.index.json";
@@ -15,15 +16,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a GGUF file.
+    /// Opens a GGUF file, in one blob or in several.
     ///
     /// # Errors
     /// [`StorageError::Format`].
-    pub fn from_gguf(file_name: &str, blob: Blob) -> Result<(Self, Gguf), StorageError> {
-        let gguf = Gguf::parse(file_name, &blob)?;
+    pub fn from_gguf(file_name: &str, file: impl Into<FileBytes>) -> Result<(Self, Gguf), StorageError> {
+        let file = file.into();
+        let gguf = Gguf::parse_prefix(file_name, file.head(), file.len())?;
         let mut tensors = gguf.tensors.clone();
         sort_by_unique_name(&mut tensors).map_err(|error| error.in_file(file_name))?;
-        Ok((Self { files: vec![blob], tensors }, gguf))
+        Ok((Self::located(&[(file_name.to_owned(), file)], tensors)?, gguf))
     }
 
     /// Opens the shards of a safetensors checkpoint, given with their names, and compares them with the index if there
@@ -31,10 +33,15 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`StorageError::Format`]: a wrong file, a tensor in two files, or an index that says otherwise.
-    pub fn from_safetensors(files: Vec<(String, Blob)>, index: Option<&[u8]>) -> Result<Self, StorageError> {
+    pub fn from_safetensors<F: Into<FileBytes>>(
+        files: Vec<(String, F)>,
+        index: Option<&[u8]>,
+    ) -> Result<Self, StorageError> {
+        let files: Vec<(String, FileBytes)> =
+            files.into_iter().map(|(name, file)| (name, file.into())).collect();
         let mut tensors = Vec::new();
-        for (file, (name, blob)) in files.iter().enumerate() {
-            let header = SafetensorsHeader::parse(name, blob)?;
+        for (file, (name, bytes)) in files.iter().enumerate() {
+            let header = SafetensorsHeader::parse_prefix(name, bytes.head(), bytes.len())?;
             tensors.extend(header.tensors.into_iter().map(|tensor| TensorInfo { file, ..tensor }));
         }
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
@@ -42,7 +49,27 @@ impl Checkpoint {
         if let Some(index) = index {
             ShardIndex::parse(INDEX_NAME, index)?.check(INDEX_NAME, &tensors, &names)?;
         }
-        Ok(Self { files: files.into_iter().map(|(_, blob)| blob).collect(), tensors })
+        Self::located(&files, tensors)
+    }
+
+    /// Points every tensor at the blob that has it, instead of at a file that may lie in several.
+    fn located(files: &[(String, FileBytes)], mut tensors: Vec<TensorInfo>) -> Result<Self, StorageError> {
+        let mut blobs: Vec<Blob> = Vec::new();
+        for blob in files.iter().flat_map(|(_, file)| file.blobs()) {
+            if !blobs.iter().any(|known| known.is_same(blob)) {
+                blobs.push(blob.clone());
+            }
+        }
+        for tensor in &mut tensors {
+            let (name, file) = &files[tensor.file];
+            let (blob, range) = file.locate(tensor.range.clone()).ok_or_else(|| {
+                FormatProblem::Scattered.at(format_args!("tensor `{}`", shorten(&tensor.name))).in_file(name)
+            })?;
+            let known = blobs.iter().position(|known| known.is_same(blob));
+            tensor.file = known.expect("invariant: every blob of every file was gathered");
+            tensor.range = range;
+        }
+        Ok(Self { files: blobs, tensors })
     }
 
     /// The tensor of that name. O(log n).
@@ -57,7 +84,7 @@ impl Checkpoint {
         self.tensors.iter()
     }
 
-    /// The files that [`TensorInfo::file`] counts.
+    /// The blobs that [`TensorInfo::file`] counts.
     pub fn files(&self) -> &[Blob] {
         &self.files
     }

@@ -93,6 +93,14 @@ pub enum StorageError {
         /// How it differs.
         problem: String,
     },
+    /// A file is kept as ranges of others, and cannot be put together from them.
+    #[error("blob {digest} is kept as a recipe that cannot be used: {problem}\nhint: pull the model again")]
+    RecipeBroken {
+        /// The blob that was wanted.
+        digest: Digest,
+        /// What is wrong, naming the part.
+        problem: String,
+    },
     /// Bytes that were written are not those that were expected; they were discarded.
     #[error("received bytes have digest {actual}, expected {expected}; they were discarded")]
     DigestMismatch {
@@ -179,6 +187,7 @@ impl Classify for StorageError {
             Self::BlobMissing { .. } => ErrorCode::NotFound,
             Self::BlobCorrupt { .. }
             | Self::BlobMismatch { .. }
+            | Self::RecipeBroken { .. }
             | Self::DigestMismatch { .. }
             | Self::TreeMismatch { .. } => ErrorCode::Corrupt,
             Self::Locked { .. } => ErrorCode::Conflict,

@@ -150,6 +150,9 @@ pub enum FormatProblem {
         /// Where the gap ends.
         offset: u64,
     },
+    /// A tensor that no one blob holds whole: its file is a recipe that was not made from its tensors.
+    #[error("its bytes lie in several blobs")]
+    Scattered,
     /// The name appears twice.
     #[error("appears more than once")]
     Duplicate,

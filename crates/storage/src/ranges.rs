@@ -58,6 +58,9 @@ impl BlobStore {
         if start > end || end > info.size {
             return Err(StorageError::InvalidRange { digest: info.digest, start, end, size: info.size });
         }
+        if !self.has_whole(&info.digest) && self.has_recipe(&info.digest) {
+            return self.read_recipe(info, start as usize..end as usize);
+        }
         let file = self.open_blob(&info.digest)?;
         let status = file.status().map_err(|error| self.io("inspect", info, error))?;
         if self.is_verified(status, info) {
@@ -75,6 +78,12 @@ impl BlobStore {
         }
         let skipped = (start - aligned.start) as usize;
         Ok(bytes[skipped..skipped + (end - start) as usize].to_vec())
+    }
+
+    /// Reads a range of what is kept as a recipe, which is verified as a whole.
+    fn read_recipe(&self, info: &BlobInfo, range: Range<usize>) -> Result<Vec<u8>, StorageError> {
+        let file = self.open_file(info)?;
+        Ok(file.pieces(range).flat_map(|(blob, range)| blob[range].iter().copied()).collect())
     }
 
     fn read(&self, file: &dyn DiskFile, info: &BlobInfo, range: Range<u64>) -> Result<Vec<u8>, StorageError> {

@@ -3,7 +3,7 @@
 use futures::future::try_join_all;
 use helios_engine::{EngineError, Model};
 use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role, WeightFormat};
-use helios_storage::Blob;
+use helios_storage::{Blob, FileBytes};
 use helios_types::{Digest, ModelRef};
 
 use crate::HostError;
@@ -32,14 +32,14 @@ pub enum WeightFiles {
         /// Its name, for messages.
         name: String,
         /// Its bytes.
-        blob: Blob,
+        blob: FileBytes,
     },
     /// A Hugging Face checkpoint.
     Safetensors {
         /// `config.json`.
         config: Blob,
         /// The safetensors files by name.
-        files: Vec<(String, Blob)>,
+        files: Vec<(String, FileBytes)>,
         /// The shard index, if the checkpoint has one.
         index: Option<Blob>,
     },
@@ -68,7 +68,7 @@ impl WeightFiles {
         match manifest.facts()?.format {
             WeightFormat::Gguf => {
                 let file = manifest.required(Role::Weights)?;
-                Ok(Self::Gguf { name: file.path.clone(), blob: store.blob(file).await? })
+                Ok(Self::Gguf { name: file.path.clone(), blob: store.file(file).await? })
             }
             WeightFormat::Safetensors => {
                 let config = manifest.files(Role::Original).find(|file| file.path == CONFIG_JSON);
@@ -79,7 +79,7 @@ impl WeightFiles {
                 };
                 // Together: a shard is verified while the next is read.
                 let weights = || manifest.files(Role::Weights);
-                let blobs = try_join_all(weights().map(|file| store.blob(file))).await?;
+                let blobs = try_join_all(weights().map(|file| store.file(file))).await?;
                 let files = weights().map(|file| file.path.clone()).zip(blobs).collect();
                 Ok(Self::Safetensors { config: store.blob(config).await?, files, index })
             }
@@ -89,10 +89,11 @@ impl WeightFiles {
     /// The files with tensors, by name.
     fn blobs(&self) -> Vec<(&str, &Blob)> {
         match self {
-            Self::Gguf { name, blob } => vec![(name, blob)],
-            Self::Safetensors { files, .. } => {
-                files.iter().map(|(name, blob)| (name.as_str(), blob)).collect()
-            }
+            Self::Gguf { name, blob } => blob.blobs().into_iter().map(|blob| (name.as_str(), blob)).collect(),
+            Self::Safetensors { files, .. } => files
+                .iter()
+                .flat_map(|(name, file)| file.blobs().into_iter().map(|blob| (name.as_str(), blob)))
+                .collect(),
         }
     }
 

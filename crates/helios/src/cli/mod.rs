@@ -15,6 +15,7 @@ pub(crate) use serve::{
 pub(crate) use store::{
     ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
 };
+pub(crate) use store::{ConvertArgs, DedupArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 
 /// Serves large language models on hardware you own.
 ///
@@ -75,6 +76,8 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Convert a model between safetensors and GGUF without changing a value
     Convert(ConvertArgs),
+    /// Keep weight files that share tensors with others as ranges of those
+    Dedup(DedupArgs),
     /// Free the space of everything that no tag refers to
     Gc(GcArgs),
     /// Check, explain or describe the configuration

@@ -21,3 +21,4 @@ pub(crate) use run::run;
 pub(crate) use serve::serve;
 pub(crate) use store::{convert, gc, list, pull, push, rm, show, tag};
 pub(crate) use store::{convert, gc, history, list, pull, rm, rollback, show, tag};
+pub(crate) use store::{convert, dedup, gc, list, pull, rm, show, tag};

@@ -8,6 +8,7 @@ use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, Show
 use crate::cli::{
     ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
 };
+use crate::cli::{ConvertArgs, DedupArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 use crate::config::{Config, show_size};
 use crate::models;
 use crate::parts::Interrupt;
@@ -201,6 +202,28 @@ pub(crate) async fn rm(config: &Config, args: &RmArgs) -> anyhow::Result<()> {
 /// `helios tag`.
 pub(crate) async fn tag(config: &Config, args: &TagArgs) -> anyhow::Result<()> {
     Ok(Store::open(config).await?.tag(&args.source.parse()?, &args.target.parse()?).await?)
+}
+
+/// `helios dedup`.
+pub(crate) async fn dedup(config: &Config, args: &DedupArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::listen()?;
+    let store = Store::open(config).await?;
+    let spinner = crate::progress::spinner("comparing tensors");
+    let done = interrupt.or(async { Ok(store.deduplicate().await?) }).await;
+    spinner.finish_and_clear();
+    let report = done?;
+    if args.json {
+        println!("{}", json!(report));
+    } else {
+        eprintln!(
+            "saved {}: {} of {} weight files became recipes, {} were already",
+            show_size(report.bytes_saved),
+            report.recipes_made,
+            report.files,
+            report.recipes_kept
+        );
+    }
+    Ok(())
 }
 
 /// `helios gc`.

@@ -99,6 +99,8 @@ pub(crate) struct StoreConfig {
     pub(crate) remote: Option<String>,
     /// The cluster token of parent and peers; by default HELIOS_CLUSTER_TOKEN.
     pub(crate) fleet_token: Option<String>,
+    /// Whether weight files are deduplicated as they come, which reads each once more; `helios dedup` does it later.
+    pub(crate) deduplicate: bool,
 }
 
 /// How files are read.

@@ -136,6 +136,7 @@ fn help_teaches_every_command() {
         &["rm"],
         &["tag"],
         &["convert"],
+        &["dedup"],
         &["gc"],
         &["config"],
         &["config", "explain"],

@@ -69,14 +69,14 @@ impl Origin {
         match manifest.facts()?.format {
             WeightFormat::Gguf => {
                 let file = manifest.required(Role::Weights)?;
-                let (checkpoint, gguf) = Checkpoint::from_gguf(&file.path, blobs.get(&file.blob)?)?;
+                let (checkpoint, gguf) = Checkpoint::from_gguf(&file.path, blobs.open_file(&file.blob)?)?;
                 let config = ModelConfig::from_gguf(&file.path, &gguf)?;
                 Ok(Self { resolved, config, checkpoint, gguf: Some(gguf) })
             }
             WeightFormat::Safetensors => {
                 let mut files = Vec::new();
                 for file in manifest.files(Role::Weights) {
-                    files.push((file.path.clone(), blobs.get(&file.blob)?));
+                    files.push((file.path.clone(), blobs.open_file(&file.blob)?));
                 }
                 let index = match manifest.file(Role::WeightsIndex) {
                     Some(file) => Some(blobs.get(&file.blob)?),

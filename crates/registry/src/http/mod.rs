@@ -9,6 +9,7 @@
 //! | `POST tag` · `POST gc` | another name · garbage collection |
 //! | `POST push` | puts a model into the remote store |
 //! | `POST tag` · `POST rollback` · `POST gc` | another name · an earlier version · garbage collection |
+//! | `POST tag` · `POST gc` · `POST dedup` | another name · garbage collection · deduplication |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
@@ -55,6 +56,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/rollback", post(models::rollback))
         .route("/gc", post(models::gc))
         .route("/push", post(models::push))
+        .route("/dedup", post(models::dedup))
         .route("/manifests/{digest}", get(blobs::manifest))
         .route("/blobs/{digest}", get(blobs::blob))
         .route("/pieces/{digest}/{index}", get(swarm::piece))

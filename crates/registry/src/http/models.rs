@@ -16,7 +16,9 @@ use super::wire::{
     ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RollbackBody, TagBody,
 };
 use crate::registry::invalid_request;
-use crate::{GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via};
+use crate::{
+    DedupReport, GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via,
+};
 
 /// Longest silence in the answer to a pull: the latest progress is then said again, so that both ends know of each
 /// other.
@@ -77,6 +79,13 @@ pub(super) async fn gc(
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Json<GcReport>, RegistryError> {
     registry.gc().await.map(Json)
+}
+
+pub(super) async fn dedup(
+    State(registry): State<Arc<Registry>>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Result<Json<DedupReport>, RegistryError> {
+    registry.deduplicate().await.map(Json)
 }
 
 pub(super) async fn pull(

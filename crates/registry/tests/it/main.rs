@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
 
 mod convert;
+mod dedup;
 mod downloads;
 mod fleet;
 mod gc;

@@ -33,7 +33,10 @@ pub(crate) fn files() -> ModelFiles {
     ModelFiles {
         reference: "tiny:test".parse().expect("a reference"),
         manifest: MANIFEST,
-        weights: WeightFiles::Gguf { name: "tiny.gguf".to_owned(), blob: Blob::from_vec(tiny_gguf(1)) },
+        weights: WeightFiles::Gguf {
+            name: "tiny.gguf".to_owned(),
+            blob: Blob::from_vec(tiny_gguf(1)).into(),
+        },
         held: None,
     }
 }

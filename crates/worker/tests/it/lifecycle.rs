@@ -61,7 +61,8 @@ async fn a_file_that_is_no_model_is_refused_with_its_name() {
     let half = tiny_gguf(1).split_at(5000).0.to_vec();
     for bytes in [b"nonsense".to_vec(), half] {
         let mut files = files();
-        files.weights = WeightFiles::Gguf { name: "broken.gguf".to_owned(), blob: Blob::from_vec(bytes) };
+        files.weights =
+            WeightFiles::Gguf { name: "broken.gguf".to_owned(), blob: Blob::from_vec(bytes).into() };
         let error = Host::start(&machine, files).await.expect_err("no model");
         assert!(matches!(error, HostError::Engine { .. }), "{error:?}");
         assert_eq!(error.code(), ErrorCode::Corrupt, "{error:?}");
@@ -74,7 +75,8 @@ async fn a_file_that_is_no_model_is_refused_with_its_name() {
 async fn two_models_share_one_machine() {
     let machine = Machine::new(&config(), 2).expect("good settings");
     let mut other = files();
-    other.weights = WeightFiles::Gguf { name: "other.gguf".to_owned(), blob: Blob::from_vec(tiny_gguf(2)) };
+    other.weights =
+        WeightFiles::Gguf { name: "other.gguf".to_owned(), blob: Blob::from_vec(tiny_gguf(2)).into() };
     let first = Host::start(&machine, files()).await.expect("a host");
     let second = Host::start(&machine, other).await.expect("a second host");
     assert_ne!(first.worker_id(), second.worker_id());

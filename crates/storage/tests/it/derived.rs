@@ -1,0 +1,97 @@
+//! Derived blobs: built once, verified, rebuilt, evicted.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use helios_storage::{Blob, BlobStore, DerivedBlobs, DerivedKey, StorageError};
+
+fn key(source: &[u8], version: u32) -> DerivedKey {
+    let dir = tempfile::tempdir().expect("a folder");
+    let source = BlobStore::open(dir.path()).expect("a store").put(source).expect("a blob").digest;
+    DerivedKey { source, layout: "packed".to_owned(), version }
+}
+
+fn build(blobs: &DerivedBlobs, key: &DerivedKey, bytes: &[u8], builds: &AtomicUsize) -> Blob {
+    let built: Result<Blob, StorageError> = blobs.get_or_build(key, |sink| {
+        builds.fetch_add(1, Ordering::Relaxed);
+        bytes.chunks(7).try_for_each(sink)
+    });
+    built.expect("built")
+}
+
+fn files(root: &std::path::Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(root.join("derived")).expect("a folder");
+    let files = folders.flat_map(|folder| fs::read_dir(folder.expect("an entry").path()).expect("a folder"));
+    files.map(|file| file.expect("an entry").path()).collect()
+}
+
+#[test]
+fn a_derived_blob_is_built_once_however_many_ask_and_again_when_lost_or_corrupt() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs = DerivedBlobs::open(dir.path(), 1 << 20);
+    let (key, builds) = (key(b"source", 1), AtomicUsize::new(0));
+    let bytes = vec![5; 10_000];
+    assert!(blobs.get(&key).expect("readable").is_none());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(*build(&blobs, &key, &bytes, &builds) == *bytes));
+        }
+    });
+    assert_eq!(builds.load(Ordering::Relaxed), 1);
+    let next = DerivedBlobs::open(dir.path(), 1 << 20);
+    assert!(*next.get(&key).expect("readable").expect("kept") == *bytes);
+    assert!(next.get(&DerivedKey { version: 2, ..key.clone() }).expect("readable").is_none());
+
+    let file = files(dir.path()).pop().expect("one file");
+    let mut wrong = fs::read(&file).expect("bytes");
+    wrong[77] ^= 1;
+    fs::remove_file(&file).expect("removed");
+    fs::write(&file, wrong).expect("written");
+    assert!(next.get(&key).expect("readable").is_none(), "a flipped bit is found");
+    assert!(*build(&next, &key, &bytes, &builds) == *bytes);
+    fs::remove_file(files(dir.path()).pop().expect("one file")).expect("removed");
+    assert!(*build(&next, &key, &bytes, &builds) == *bytes);
+    assert_eq!(builds.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn a_build_that_fails_leaves_nothing_and_can_be_tried_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs = DerivedBlobs::open(dir.path(), 1 << 20);
+    let key = key(b"source", 1);
+    let failed: Result<Blob, StorageError> = blobs.get_or_build(&key, |sink| {
+        sink(b"half")?;
+        Err(StorageError::InvalidKey { key: "x".to_owned() })
+    });
+    assert!(failed.is_err());
+    assert!(files(dir.path()).is_empty());
+    assert_eq!(&*build(&blobs, &key, b"whole", &AtomicUsize::new(0)), b"whole");
+    let hostile = DerivedKey { layout: "../x".to_owned(), ..key };
+    assert!(blobs.get(&hostile).is_err());
+}
+
+#[test]
+fn the_budget_holds_and_what_has_no_source_goes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs = DerivedBlobs::open(dir.path(), 2_500);
+    let builds = AtomicUsize::new(0);
+    let keys = [key(b"a", 1), key(b"b", 1), key(b"c", 1)];
+    build(&blobs, &keys[0], &[1; 1000], &builds);
+    build(&blobs, &keys[1], &[2; 1000], &builds);
+    blobs.get(&keys[0]).expect("readable").expect("there");
+    let mapped = blobs.get(&keys[1]).expect("readable").expect("there");
+    blobs.get(&keys[0]).expect("readable").expect("there");
+    build(&blobs, &keys[2], &[3; 1000], &builds);
+    assert!(blobs.get(&keys[1]).expect("readable").is_none(), "the one unused longest went");
+    assert!(mapped.iter().all(|byte| *byte == 2), "who has it mapped keeps it");
+    assert!(blobs.get(&keys[0]).expect("readable").is_some());
+    assert_eq!(build(&blobs, &keys[1], &[4; 9000], &builds).len(), 9000, "over the budget: built, not kept");
+    assert!(blobs.get(&keys[1]).expect("readable").is_none());
+
+    let live = HashSet::from([keys[0].source]);
+    assert_eq!(blobs.collect(&live).expect("collected"), 1000);
+    assert!(blobs.get(&keys[0]).expect("readable").is_some());
+    assert!(blobs.get(&keys[2]).expect("readable").is_none());
+}
