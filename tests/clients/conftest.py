@@ -2,6 +2,10 @@
 
 import os
 
+# Read by huggingface_hub and transformers when they are imported.
+os.environ["HF_ENDPOINT"] = os.environ.get("HELIOS_REGISTRY_URL", "")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
 import pytest
 from openai import OpenAI
 
@@ -18,6 +22,12 @@ def told(variable: str) -> str:
 def url() -> str:
     """The served address without a path."""
     return told("HELIOS_URL")
+
+
+@pytest.fixture(scope="session")
+def registry_url() -> str:
+    """The address at which the registry's protocols are served."""
+    return told("HELIOS_REGISTRY_URL")
 
 
 @pytest.fixture(scope="session")

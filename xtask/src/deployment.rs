@@ -113,10 +113,18 @@ impl Deployment {
         self.parts.last().map_or("", |part| part.address.as_str())
     }
 
+    /// The address of the part that has the store, which is the first one started.
+    pub(crate) fn registry_address(&self) -> &str {
+        self.parts.first().map_or("", |part| part.address.as_str())
+    }
+
     /// What the client tests read from their environment.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
-        let mut variables =
-            vec![("HELIOS_URL", self.address().to_owned()), ("HELIOS_MODEL", MODEL_NAME.to_owned())];
+        let mut variables = vec![
+            ("HELIOS_URL", self.address().to_owned()),
+            ("HELIOS_REGISTRY_URL", self.registry_address().to_owned()),
+            ("HELIOS_MODEL", MODEL_NAME.to_owned()),
+        ];
         variables.extend(self.key.clone().map(|key| ("HELIOS_TEST_KEY", key)));
         variables
     }

@@ -12,6 +12,7 @@ mod deployment;
 mod dist;
 mod failure;
 mod fuzz;
+mod oci;
 mod process;
 mod python;
 mod reference;

@@ -5,6 +5,7 @@ use crate::deployment::{Deployment, Serving, Shape};
 use crate::dist;
 use crate::failure::{Failure, Result};
 use crate::fuzz;
+use crate::oci;
 use crate::process::{need_programs, run as run_program, say};
 use crate::python::{environment, node_folder, npm_clients, postgres_folder, with_node};
 use crate::workshop::Workshop;
@@ -26,8 +27,10 @@ Usage: cargo xtask test [--only PART] [--full] [--long PART]
 Parts:
   rust         cargo test over the workspace: the kept fuzz corpus, the reference fixtures and the strings too
   reference    (--only) of these, tokens of hostile strings against the Python library `tokenizers`
-  clients      the openai Python and npm packages and the README's curl lines, in both shapes
+  clients      the openai Python and npm packages, huggingface_hub, transformers and the README's curl lines, in both
+               shapes
   shells       (--full) completions read by the real bash, zsh and fish; shell scripts by shellcheck
+  oci          (--full) skopeo and oras, which Go builds, pull and push models
   dist         (--full) makes the release artefacts and runs what it made
 
 Long forms:
@@ -73,11 +76,12 @@ impl Part {
     }
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part { name: "rust", when: When::Always, run: |workshop| rust(workshop, None) },
     Part { name: "reference", when: When::Named, run: |workshop| reference(workshop, STRINGS) },
     Part { name: "clients", when: When::Always, run: clients },
     Part { name: "shells", when: When::Full, run: shells },
+    Part { name: "oci", when: When::Full, run: |workshop| oci::test(workshop, &binary(workshop)?) },
     Part { name: "dist", when: When::Full, run: |workshop| dist::make(workshop, true) },
 ];
 

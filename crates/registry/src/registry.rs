@@ -264,6 +264,13 @@ impl Registry {
         Ok(self.metadata.models().await?)
     }
 
+    /// The tags of one name with what each pointed to, oldest first.
+    pub(crate) async fn tags_of(&self, name: &str) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
+        let index = self.index();
+        let of_name = index.tags().filter(|(reference, _)| reference.name() == name);
+        Ok(of_name.map(|(reference, history)| (reference.clone(), history.to_vec())).collect())
+    }
+
     /// What a tag pointed to, oldest first.
     ///
     /// # Errors

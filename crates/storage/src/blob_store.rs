@@ -168,6 +168,17 @@ impl BlobStore {
         BlobWriter::resume(staged, Arc::clone(&self.layout))
     }
 
+    /// Begins a blob that arrives in pieces and cannot be resumed: a writer that is dropped leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] or [`StorageError::StorageFull`].
+    pub fn temporary_writer(&self) -> Result<BlobWriter, StorageError> {
+        BlobWriter::resume(
+            StagedFile::temporary(self.disk(), &self.layout.partial)?,
+            Arc::clone(&self.layout),
+        )
+    }
+
     /// Copies a file into the store (sharing its extents where the file system can) and hashes the copy in the same
     /// pass. `progress` gets the bytes done so far.
     ///

@@ -4,11 +4,35 @@ use std::sync::Arc;
 
 use axum::http::Method;
 use helios_proxy::{Access, Bodies, Mount, Permission, refusal};
-use helios_registry::{Registry, http};
+use helios_registry::{Registry, http, hub, oci};
 
 /// Every protocol of a registry.
 pub(crate) fn mounts(registry: &Arc<Registry>) -> Vec<Mount> {
-    vec![Mount { name: http::ROUTE_PREFIX, access: own, refusal, router: http::router(registry.clone()) }]
+    let own =
+        Mount { name: http::ROUTE_PREFIX, access: own, refusal, router: http::router(registry.clone()) };
+    let hub = Mount {
+        name: "hub",
+        access: |method, path| hub::route(method, path).map(access),
+        refusal: hub::refusal,
+        router: hub::router(registry.clone()),
+    };
+    let oci = Mount {
+        name: "oci",
+        access: |method, path| oci::route(method, path).map(access),
+        refusal: oci::refusal,
+        router: oci::router(registry.clone()),
+    };
+    vec![own, hub, oci]
+}
+
+/// Reading models takes the permission that asking them takes.
+fn access(route: http::Route) -> Access {
+    let permission = if route.writes { Permission::WriteModels } else { Permission::Inference };
+    let bodies = match route.bodies {
+        http::Bodies::Protocol => Bodies::Protocol,
+        http::Bodies::Any => Bodies::Any,
+    };
+    Access { permission, bodies }
 }
 
 /// The registry's own protocol, for the parts and the verbs of Helios.

@@ -18,7 +18,7 @@ use helios_types::Digest;
 pub(crate) use download::Wanted;
 pub(crate) use local::model_files as local_files;
 pub(crate) use origin::{Fetcher, authorization, causes};
-pub(crate) use selection::INDEX_FILE;
+pub(crate) use selection::{INDEX_FILE, select};
 
 use crate::pins::Intake;
 use crate::progress::Reporter;
@@ -46,7 +46,7 @@ pub(crate) struct Gathered {
 }
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GatheredFile {
     /// Its name in the model.
     pub(crate) path: String,

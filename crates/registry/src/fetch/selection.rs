@@ -23,7 +23,7 @@ const PICKLE_SUFFIXES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pi
 const LISTED_MAX: usize = 10;
 
 /// The files to take: the safetensors checkpoint with its small files, else the one GGUF file.
-pub(super) fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str>, RegistryError> {
+pub(crate) fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str>, RegistryError> {
     let refuse = |problem: String| Err(RegistryError::invalid_model(subject, problem));
     let weights = checkpoint(names);
     if !weights.is_empty() {

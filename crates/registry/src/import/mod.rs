@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 
 use helios_storage::{Blob, BlobInfo, Checkpoint, ModelConfig};
 use helios_text::{SpecialTokens, TextError, Tokenizer};
-use helios_types::TensorType;
+use helios_types::{Classify, ErrorCode, TensorType};
 
-use crate::fetch::{Gathered, GatheredFile};
+use crate::fetch::{Gathered, GatheredFile, select};
 use crate::manifest::{FileEntry, MANIFEST_SCHEMA, ModelFacts, Role, WeightFormat};
 use crate::pins::Intake;
 use crate::profile::MemoryProfile;
 use crate::{Manifest, RegistryError, token_table};
 
 /// Folder of derived files in a manifest; no source has it.
-const DERIVED: &str = "helios";
+pub(crate) const DERIVED: &str = "helios";
 
 /// What the files say about the model.
 struct Described {
@@ -53,6 +53,34 @@ pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Res
     let files = SourceFiles::open(intake, &gathered.files)?;
     let understood = understand(intake, &gathered.files, &files, gathered.licence, source)?;
     Ok(described(gathered.files.iter().map(entry).collect(), Some(understood)))
+}
+
+/// As [`manifest`], of files that may be no model or have one among them: a repository, an artifact. Blocks.
+pub(crate) fn manifest_of_any(
+    intake: &Intake,
+    mut files: Vec<GatheredFile>,
+    source: &str,
+) -> Result<Manifest, RegistryError> {
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let chosen = select(source, &names).unwrap_or_default();
+    let chosen: Vec<GatheredFile> =
+        files.iter().filter(|file| chosen.contains(&file.path.as_str())).cloned().collect();
+    let opened = SourceFiles::open(intake, &chosen)?;
+    let understood = match understand(intake, &chosen, &opened, None, source) {
+        Ok(understood) => Some(understood),
+        Err(error) if matches!(error.code(), ErrorCode::InvalidRequest | ErrorCode::Corrupt) => {
+            tracing::info!(source, reason = %error, "files are kept that are no model");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let is_chosen = |path: &str| chosen.iter().any(|file| file.path == path);
+    let entries = files.iter().map(|file| match is_chosen(&file.path) {
+        true => entry(file),
+        false => FileEntry { role: Role::Original, path: file.path.clone(), blob: file.blob },
+    });
+    Ok(described(entries.collect(), understood))
 }
 
 fn described(mut files: Vec<FileEntry>, understood: Option<Understood>) -> Manifest {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use helios_registry::{ModelStore, Registry, RegistryClient, RegistryError, Role, Secret, http};
+use helios_registry::{ModelStore, Registry, RegistryClient, RegistryError, Role, http};
 use helios_storage::BlobStore;
 use helios_types::{Classify, ErrorCode, ModelRef};
 
@@ -17,7 +17,7 @@ fn name(text: &str) -> ModelRef {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a server that ends with its test")]
-async fn serve(router: Router) -> String {
+pub(crate) async fn serve(router: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -120,20 +120,6 @@ async fn leases_are_kept_and_waited_for_over_http() {
     });
     assert!(next.expect("members").workers.is_empty());
     assert!(registry.members().snapshot().workers.is_empty());
-}
-
-#[tokio::test]
-async fn without_the_token_nothing_is_said() {
-    let place = Place::new();
-    let registry = place.open().await;
-    let token = Secret::from("right".to_owned());
-    let address = serve(http::require_token(http::router(registry), Some(token.clone()))).await;
-    for token in [None, Some(Secret::from("wrong".to_owned()))] {
-        let client = RegistryClient::new(&address, token.as_ref()).expect("a client");
-        assert_eq!(client.list().await.expect_err("refused").code(), ErrorCode::Unauthenticated);
-    }
-    let client = RegistryClient::new(&address, Some(&token)).expect("a client");
-    assert!(client.list().await.expect("allowed").is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,43 @@
+//! Versions that clients push: files that are in the store already become a manifest with a tag.
+
+use std::sync::Arc;
+
+use helios_types::{Digest, ModelRef};
+
+use crate::blocking::blocking;
+use crate::fetch::GatheredFile;
+use crate::manifest::FileEntry;
+use crate::pins::Intake;
+use crate::{Registry, RegistryError, import, names};
+
+/// Where pushed files came from, in manifests and histories. The same for every name, so that equal files make one
+/// version.
+const SOURCE: &str = "push";
+
+impl Registry {
+    /// Makes a version of `files`, with `kept` beside them as they are, and points `name` at it. `intake` has pinned
+    /// what is new; files of other versions are pinned here.
+    pub(crate) async fn add_version(
+        self: &Arc<Self>,
+        name: &ModelRef,
+        files: Vec<GatheredFile>,
+        kept: Vec<FileEntry>,
+        intake: Arc<Intake>,
+    ) -> Result<Digest, RegistryError> {
+        names::check_new(name)?;
+        let blobs = files.iter().map(|file| file.blob.digest).chain(kept.iter().map(|file| file.blob.digest));
+        if let Some(gone) = blobs.into_iter().find(|digest| !intake.adopt(*digest)) {
+            return Err(RegistryError::UnknownDigest { kind: "blob", digest: gone });
+        }
+        let importing = Arc::clone(&intake);
+        let manifest = blocking(move || {
+            let mut manifest = import::manifest_of_any(&importing, files, SOURCE)?;
+            manifest.files.extend(kept);
+            Ok(manifest)
+        })
+        .await?;
+        let (digest, manifest) = self.add_manifest(manifest).await?;
+        self.point(name.clone(), digest, manifest, SOURCE.to_owned()).await?;
+        Ok(digest)
+    }
+}

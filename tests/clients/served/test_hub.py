@@ -1,0 +1,159 @@
+"""The hub's own client against the store: `HF_ENDPOINT` is all that it is told. The process it talks to has no network."""
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoTokenizer
+
+CATALOGUE = "helios/smollm2"
+REVISION = "135m-instruct"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.fixture
+def api(registry_url: str) -> HfApi:
+    """The client, pointed at the store."""
+    return HfApi(endpoint=registry_url, token="any")
+
+
+@pytest.fixture
+def repository(api: HfApi):
+    """A repository of its own, gone after the test."""
+    name = f"tests/{uuid.uuid4().hex}"
+    api.create_repo(name)
+    yield name
+    api.delete_repo(name)
+
+
+def small_model(folder: Path) -> None:
+    """A configuration and a tokenizer, as transformers reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 32, "vocab_size": 3}))
+    tokenizer = Tokenizer(models.WordLevel({"hello": 0, "world": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"})
+    )
+
+
+def test_the_catalogue_model_is_a_repository(api: HfApi):
+    info = api.model_info(CATALOGUE, revision=REVISION, files_metadata=True)
+    assert info.id == CATALOGUE and info.last_modified is not None and len(info.sha) == 40
+    assert [file.rfilename for file in info.siblings] == [GGUF]
+    assert info.siblings[0].lfs.sha256 == GGUF_SHA256
+    assert api.model_info(CATALOGUE).sha == info.sha, "main is the only tag"
+    assert api.model_info(CATALOGUE, revision=info.sha).sha == info.sha
+    assert CATALOGUE in [model.id for model in api.list_models(search="smollm2")]
+    refs = api.list_repo_refs(CATALOGUE)
+    assert [ref.target_commit for ref in refs.branches + refs.tags] == [info.sha, info.sha]
+    files = list(api.list_repo_tree(CATALOGUE, revision=REVISION, recursive=True))
+    assert [(file.path, file.lfs.sha256) for file in files] == [(GGUF, GGUF_SHA256)]
+    assert api.whoami()["name"] == "helios"
+
+
+def test_a_file_and_a_snapshot_come_byte_for_byte(registry_url: str, tmp_path: Path):
+    path = hf_hub_download(CATALOGUE, GGUF, revision=REVISION, endpoint=registry_url, cache_dir=tmp_path / "a")
+    with open(path, "rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == GGUF_SHA256
+    folder = snapshot_download(CATALOGUE, revision=REVISION, endpoint=registry_url, cache_dir=tmp_path / "b")
+    assert os.listdir(folder) == [GGUF]
+    assert os.path.getsize(os.path.join(folder, GGUF)) == os.path.getsize(path)
+
+
+def test_what_is_not_there_is_said_in_the_clients_words(api: HfApi, registry_url: str):
+    with pytest.raises(RepositoryNotFoundError):
+        api.model_info("tests/nothing")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info(CATALOGUE, revision="no-such-tag")
+    with pytest.raises(EntryNotFoundError):
+        hf_hub_download(CATALOGUE, "no-such-file", revision=REVISION, endpoint=registry_url)
+    with pytest.raises(HfHubHTTPError, match="reserved|no name"):
+        api.create_repo("v1/models")
+
+
+def test_a_folder_goes_up_and_comes_back(api: HfApi, repository: str, tmp_path: Path):
+    small_model(tmp_path / "up")
+    (tmp_path / "up/README.md").write_text("---\nlicense: mit\n---\n# A card\n")
+    (tmp_path / "up/sub").mkdir()
+    (tmp_path / "up/sub/data.bin").write_bytes(os.urandom(3 << 20))
+    commit = api.upload_folder(repo_id=repository, folder_path=tmp_path / "up")
+    assert api.model_info(repository).sha == commit.oid
+    down = Path(snapshot_download(repository, endpoint=api.endpoint, cache_dir=tmp_path / "down"))
+    files = [path.relative_to(tmp_path / "up") for path in (tmp_path / "up").rglob("*") if path.is_file()]
+    assert len(files) == 5
+    for file in files:
+        assert (down / file).read_bytes() == (tmp_path / "up" / file).read_bytes(), file
+    assert [entry.path for entry in api.list_repo_tree(repository)] == sorted(
+        ["README.md", "config.json", "sub", "tokenizer.json", "tokenizer_config.json"]
+    )
+    found = api.get_paths_info(repository, ["sub/data.bin", "sub", "nothing"])
+    assert [entry.path for entry in found] == ["sub/data.bin", "sub"]
+
+
+def test_commits_keep_add_copy_and_delete(api: HfApi, repository: str):
+    first = api.upload_file(path_or_fileobj=b"one", path_in_repo="a.txt", repo_id=repository)
+    second = api.create_commit(
+        repository,
+        [
+            CommitOperationAdd("sub/b.txt", b"two"),
+            CommitOperationCopy("a.txt", "copy.txt"),
+        ],
+        commit_message="more",
+        parent_commit=first.oid,
+    )
+    third = api.create_commit(repository, [CommitOperationDelete("sub/")], commit_message="less")
+
+    def names(revision):
+        return api.list_repo_files(repository, revision=revision)
+
+    assert names(first.oid) == ["a.txt"]
+    assert sorted(names(second.oid)) == ["a.txt", "copy.txt", "sub/b.txt"]
+    assert sorted(names("main")) == ["a.txt", "copy.txt"] and third.oid == api.model_info(repository).sha
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.create_commit(
+            repository, [CommitOperationAdd("c.txt", b"three")], commit_message="late", parent_commit=first.oid
+        )
+    with pytest.raises(EntryNotFoundError):
+        api.create_commit(repository, [CommitOperationDelete("nothing.txt")], commit_message="nothing")
+    api.create_branch(repository, branch="v1", revision=first.oid)
+    api.upload_file(path_or_fileobj=b"four", path_in_repo="d.txt", repo_id=repository, revision="v1")
+    assert sorted(names("v1")) == ["a.txt", "d.txt"] and sorted(names("main")) == ["a.txt", "copy.txt"]
+
+
+def test_lfs_carries_a_file_and_knows_it_afterwards(api: HfApi, repository: str, monkeypatch):
+    from huggingface_hub import _commit_api, constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    content = os.urandom(5 << 20)
+    for name in ["first.bin", "again.bin"]:
+        operation = CommitOperationAdd(name, content)
+        operation._upload_mode = "lfs"
+        operation._should_ignore = False
+        headers = api._build_hf_headers()
+        _commit_api._upload_files(
+            additions=[operation], repo_type="model", repo_id=repository, headers=headers, endpoint=api.endpoint
+        )
+        operation._is_uploaded = True
+        api.create_commit(repository, [operation], commit_message=name)
+    files = {entry.path: entry.lfs.sha256 for entry in api.list_repo_tree(repository)}
+    digest = hashlib.sha256(content).hexdigest()
+    assert files == {"first.bin": digest, "again.bin": digest}
+
+
+def test_transformers_loads_from_the_store(api: HfApi, repository: str, tmp_path: Path):
+    small_model(tmp_path / "up")
+    api.upload_folder(repo_id=repository, folder_path=tmp_path / "up", revision="tiny")
+    config = AutoConfig.from_pretrained(repository, revision="tiny", cache_dir=tmp_path / "cache")
+    assert config.hidden_size == 32
+    tokenizer = AutoTokenizer.from_pretrained(repository, revision="tiny", cache_dir=tmp_path / "cache")
+    assert tokenizer.encode("hello world") == [0, 1]
