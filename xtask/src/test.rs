@@ -29,6 +29,7 @@ Parts:
   reference    (--only) of these, tokens of hostile strings against the Python library `tokenizers`
   clients      the openai Python and npm packages, huggingface_hub, transformers and the README's curl lines, in both
                shapes
+  crashes      (--full) the binary killed and failed at some of its system calls on the store, by strace
   shells       (--full) completions read by the real bash, zsh and fish; shell scripts by shellcheck
   oci          (--full) skopeo and oras, which Go builds, pull and push models
   dist         (--full) makes the release artefacts and runs what it made
@@ -36,6 +37,7 @@ Parts:
 Long forms:
   rust         property tests with 4,096 cases each
   reference    one million strings
+  crashes      the binary killed and failed at every system call on the store, and killed at 200 moments
   fuzz         every fuzz target for ten minutes (nightly toolchain and cargo-fuzz)
 
 Examples:
@@ -47,8 +49,13 @@ Examples:
 const STRINGS: u32 = 100_000;
 
 /// The Debian packages that `--full` needs, by the program each brings.
-const FULL_PROGRAMS: [(&str, &str); 4] =
-    [("skopeo", "skopeo"), ("zsh", "zsh"), ("fish", "fish"), ("shellcheck", "shellcheck")];
+const FULL_PROGRAMS: [(&str, &str); 5] = [
+    ("skopeo", "skopeo"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("shellcheck", "shellcheck"),
+    ("strace", "strace"),
+];
 
 /// When a part runs without being named.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,18 +83,20 @@ impl Part {
     }
 }
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part { name: "rust", when: When::Always, run: |workshop| rust(workshop, None) },
     Part { name: "reference", when: When::Named, run: |workshop| reference(workshop, STRINGS) },
     Part { name: "clients", when: When::Always, run: clients },
+    Part { name: "crashes", when: When::Full, run: |workshop| crashes(workshop, "faults_at_some") },
     Part { name: "shells", when: When::Full, run: shells },
     Part { name: "oci", when: When::Full, run: |workshop| oci::test(workshop, &binary(workshop)?) },
     Part { name: "dist", when: When::Full, run: |workshop| dist::make(workshop, true) },
 ];
 
-const LONG_PARTS: [Part; 3] = [
+const LONG_PARTS: [Part; 4] = [
     Part { name: "rust", when: When::Named, run: |workshop| rust(workshop, Some("4096")) },
     Part { name: "reference", when: When::Named, run: |workshop| reference(workshop, 10 * STRINGS) },
+    Part { name: "crashes", when: When::Named, run: |workshop| crashes(workshop, "faults_at_every") },
     Part { name: "fuzz", when: When::Named, run: |workshop| fuzz::fuzz_all(workshop, 600) },
 ];
 
@@ -141,6 +150,13 @@ fn rust(workshop: &Workshop, cases: Option<&str>) -> Result<()> {
 
 fn reference(workshop: &Workshop, strings: u32) -> Result<()> {
     run_program(cargo_test(workshop, strings)?.args(["--test", "suite", "strings::"]))
+}
+
+/// The tests that inject faults into the binary's system calls, those whose name begins so.
+fn crashes(workshop: &Workshop, tests: &str) -> Result<()> {
+    need_programs(&[("strace", "strace")])?;
+    let mut cargo = cargo_test(workshop, STRINGS)?;
+    run_program(cargo.args(["--test", "it", &format!("crashes::{tests}"), "--", "--ignored", "--nocapture"]))
 }
 
 /// `cargo test` with the model and the reference's strings. Always over the workspace, even for one test, because

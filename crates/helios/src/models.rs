@@ -10,6 +10,8 @@ use helios_registry::{
     FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role, Secret,
     FetchConfig, FleetConfig, MetadataConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret,
     Source,
+    FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role,
+    ScrubConfig, Secret,
 };
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};
@@ -50,6 +52,10 @@ pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig>
         fetch: FetchConfig { hub_url, hub_token, object_options, ..defaults },
         members_rebuild,
         deduplicate: config.store.deduplicate,
+        scrub: ScrubConfig {
+            bytes_per_second: config.store.scrub.mb_per_second.saturating_mul(1_000_000),
+            period: Duration::from_secs(config.store.scrub.period_days.saturating_mul(24 * 3600)),
+        },
         ..RegistryConfig::default()
     })
 }

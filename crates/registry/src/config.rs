@@ -10,6 +10,7 @@ use helios_storage::DedupLimits;
 
 use crate::Secret;
 use crate::metadata::{Metadata, MetadataError, SqlMetadata};
+use crate::{ScrubConfig, Secret};
 
 /// Settings of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct RegistryConfig {
     pub dedup: DedupLimits,
     /// Bytes of derived blobs; those unused longest go first.
     pub derived_bytes_max: u64,
+    /// How the store is read again in the background.
+    pub scrub: ScrubConfig,
 }
 
 /// The registries that this one works with.
@@ -143,6 +146,7 @@ impl Default for RegistryConfig {
             deduplicate: false,
             dedup: DedupLimits::default(),
             derived_bytes_max: 64 << 30,
+            scrub: ScrubConfig::default(),
         }
     }
 }

@@ -277,3 +277,18 @@ async fn fetch(
     }
     Ok(Fetched { digest, manifest, source })
 }
+
+/// Brings a lost blob back by fetching again what a model that has it was made of.
+pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<(), RegistryError> {
+    let unknown = RegistryError::UnknownDigest { kind: "blob", digest: blob };
+    let (_, manifest) = registry.manifest_with(&blob).await?.ok_or(unknown)?;
+    let text = manifest.metadata.as_ref().map(|facts| facts.source.clone()).unwrap_or_default();
+    let source: Source = text.parse()?;
+    let (reporter, _progress) = Reporter::new();
+    fetch(&Context::new(Arc::clone(registry), reporter), &source, None).await?;
+    if registry.blobs().contains(&blob) {
+        return Ok(());
+    }
+    let problem = format!("its files are others now, {blob} is not among them");
+    Err(RegistryError::OriginLied { url: text, problem })
+}

@@ -106,7 +106,10 @@ impl Drop for StagedFile {
 
 /// The folder that holds `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        parent => parent.unwrap_or(Path::new("/")),
+    }
 }
 
 /// Locks a file just opened at `path`; false if someone else holds it, or replaced or removed it in between.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
-use helios_registry::{ModelStore, RegistryClient, Resolved, Secret};
+use helios_registry::{FromSource, ModelStore, RegistryClient, Resolved, Secret};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
 use helios_types::{Classify, ErrorCode, ModelRef};
@@ -32,6 +32,8 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
     let routes = guarded(mounts(&registry), &guard_rules(config, &part));
+    let tasks = Tasks::new(interrupt.shutdown().child());
+    registry.keep_scrubbed(&tasks, Arc::new(FromSource));
     announce(address);
     let shutdown = interrupt.shutdown().clone();
     let served =

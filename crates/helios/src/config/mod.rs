@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use helios_proxy::ProxyConfig;
+use helios_registry::ScrubConfig;
 use helios_types::ModelRef;
 use helios_worker::WorkerConfig;
 use schemars::JsonSchema;
@@ -101,6 +102,25 @@ pub(crate) struct StoreConfig {
     pub(crate) fleet_token: Option<String>,
     /// Whether weight files are deduplicated as they come, which reads each once more; `helios dedup` does it later.
     pub(crate) deduplicate: bool,
+    /// How the store is read again to find what the disk has damaged.
+    pub(crate) scrub: ScrubSettings,
+}
+
+/// How the store is read again to find what the disk has damaged.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ScrubSettings {
+    /// Megabytes read in a second; 0: never.
+    pub(crate) mb_per_second: u64,
+    /// Days from the beginning of one reading of the whole store to the next.
+    pub(crate) period_days: u64,
+}
+
+impl Default for ScrubSettings {
+    fn default() -> Self {
+        let ScrubConfig { bytes_per_second, period } = ScrubConfig::default();
+        Self { mb_per_second: bytes_per_second / 1_000_000, period_days: period.as_secs() / (24 * 3600) }
+    }
 }
 
 /// How files are read.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use helios_api::worker::Worker;
 use helios_proxy::{InProcess, Member, Parts, Proxy, ProxyConfig};
-use helios_registry::{ModelStore, Registry, Resolved};
+use helios_registry::{FromSource, ModelStore, Registry, Resolved};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Shutdown, Tasks};
 use helios_types::ModelRef;
@@ -49,6 +49,7 @@ impl Platform {
             hosts.push(Served { reference: model.reference.clone(), host });
         }
         let tasks = Tasks::new(Shutdown::default());
+        registry.keep_scrubbed(&tasks, Arc::new(FromSource));
         let members = resolved.iter().zip(&hosts).map(|(model, served)| member(model, served)).collect();
         let parts = Parts {
             config: ProxyConfig { models: references(&resolved), ..config.proxy.clone() },

@@ -155,3 +155,11 @@ fn help_teaches_every_command() {
     let help = |command: &&[&str]| verb_ok(store.path(), &[command, &["--help"][..]].concat());
     insta::assert_snapshot!(commands.iter().map(help).collect::<Vec<_>>().join("\n----\n"));
 }
+
+#[test]
+fn a_store_may_be_named_relative_to_the_working_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = helios(std::path::Path::new("store")).arg("list").current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(dir.path().join("store/blobs/sha256").is_dir());
+}

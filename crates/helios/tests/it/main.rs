@@ -7,9 +7,13 @@
 mod bf16_form;
 mod chat;
 mod cli;
+mod crashes;
 mod harness;
 mod hugging_face;
 mod machine;
 mod models;
 mod recovery;
 mod small_model;
+#[path = "../../../registry/tests/it/models.rs"]
+#[allow(dead_code, reason = "the registry's tests use the rest")]
+mod tiny_models;

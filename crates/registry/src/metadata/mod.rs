@@ -30,7 +30,7 @@ use crate::{Manifest, ModelSummary, TagEntry};
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a record's kind or key.
 pub const RECORD_KEY_BYTES_MAX: usize = 600;
-/// Digests that one question of [`Metadata::referenced`] may name.
+/// Digests that one question of [`Metadata::referenced`] may name, and one answer of [`Metadata::blobs_after`].
 pub const DIGESTS_MAX: usize = 500;
 
 /// One step of a [`commit`](Metadata::commit).
@@ -112,6 +112,13 @@ pub trait Metadata: Send + Sync + Debug {
 
     /// What the first manifest with this blob says of it.
     fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<BlobInfo>, MetadataError>>;
+
+    /// The first blobs that manifests refer to, at most [`DIGESTS_MAX`], of those whose digest is larger than `after`;
+    /// ordered by digest.
+    fn blobs_after<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+    ) -> BoxFuture<'a, Result<Vec<BlobInfo>, MetadataError>>;
 
     /// The manifests that are in no tag's history.
     fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>>;

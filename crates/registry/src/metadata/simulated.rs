@@ -1,7 +1,7 @@
 //! [`Metadata`] in memory that can fail and crash: what was acknowledged survives a crash; a commit that a crash
 //! interrupts is there afterwards or not, by the seed. It never shows half of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
-use super::{Change, Counts, Metadata, MetadataError, check};
+use super::{Change, Counts, DIGESTS_MAX, Metadata, MetadataError, check};
 use crate::{Manifest, ModelSummary, TagEntry};
 
 /// What happens to a commit.
@@ -211,6 +211,20 @@ impl Metadata for SimulatedMetadata {
 
     fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<BlobInfo>, MetadataError>> {
         self.ask(|tables| tables.claims(digest).first().map(|(_, _, info)| *info))
+    }
+
+    fn blobs_after<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+    ) -> BoxFuture<'a, Result<Vec<BlobInfo>, MetadataError>> {
+        self.ask(|tables| {
+            let manifests = tables.manifests.values();
+            let named: BTreeSet<Digest> =
+                manifests.flat_map(|(_, manifest)| manifest.blobs()).copied().collect();
+            let wanted = named.into_iter().filter(|digest| after.is_none_or(|after| digest > after));
+            let first = |digest: Digest| tables.claims(&digest).first().map(|(_, _, info)| *info);
+            wanted.filter_map(first).take(DIGESTS_MAX).collect()
+        })
     }
 
     fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>> {

@@ -184,11 +184,21 @@ impl Metadata for SqlMetadata {
 
     fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<BlobInfo>, MetadataError>> {
         async move {
-            let info = |row: &Row| {
-                Ok(BlobInfo { digest: row.digest(0)?, blake3: row.hash(1)?, size: row.number(2)? })
-            };
             let blob = "SELECT digest, blake3, size FROM blobs WHERE digest = $1";
-            self.first(blob, &[digest.into()], info).await
+            self.first(blob, &[digest.into()], blob_info).await
+        }
+        .boxed()
+    }
+
+    fn blobs_after<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+    ) -> BoxFuture<'a, Result<Vec<BlobInfo>, MetadataError>> {
+        async move {
+            let after = after.map_or(Value::Bytes(Vec::new()), Value::from);
+            let blobs = "SELECT digest, blake3, size FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2";
+            let limit = DIGESTS_MAX as u64;
+            self.all(blobs, &[after, limit.into()], blob_info).await
         }
         .boxed()
     }
@@ -372,6 +382,10 @@ async fn set_tag(work: &mut Work, reference: &ModelRef, history: &[TagEntry]) ->
 fn parameters(first: usize, count: usize) -> String {
     let names: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
     names.join(", ")
+}
+
+fn blob_info(row: &Row) -> Result<BlobInfo, String> {
+    Ok(BlobInfo { digest: row.digest(0)?, blake3: row.hash(1)?, size: row.number(2)? })
 }
 
 fn tag_entry(row: &Row) -> Result<TagEntry, String> {

@@ -18,4 +18,5 @@ mod origin;
 mod over_http;
 mod packages;
 mod profile;
+mod scrub;
 mod store;

@@ -45,6 +45,11 @@ async fn manifests_bring_and_take_their_blobs(database: &dyn Metadata) {
     assert_eq!(database.blob(&digest(2)).await.expect("an answer"), Some(blob(2)));
     assert_eq!(database.manifest_with(&digest(2)).await.expect("an answer"), Some(two.0));
     assert_eq!(database.manifest_with(&digest(1)).await.expect("an answer"), Some(one.0));
+    let mut all = [1, 2, 3].map(blob);
+    all.sort_unstable_by_key(|blob| blob.digest);
+    assert_eq!(database.blobs_after(None).await.expect("an answer"), all);
+    assert_eq!(database.blobs_after(Some(&all[0].digest)).await.expect("an answer"), all[1..]);
+    assert_eq!(database.blobs_after(Some(&all[2].digest)).await.expect("an answer"), []);
     let asked = [1, 2, 3, 4].map(digest);
     assert_eq!(set(database.referenced(&asked).await), set(Ok([1, 2, 3].map(digest).to_vec())));
 

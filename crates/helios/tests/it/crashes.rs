@@ -1,0 +1,268 @@
+//! The real binary, killed and failed at every system call with which it changes its store.
+//!
+//! `strace` injects SIGKILL, EIO or ENOSPC into the N-th call of a kind, for each N until the command ends unharmed.
+//! After each the store is opened, everything in it is hashed, what was promised is looked for, the command is run
+//! again, and a collection must leave nothing behind. Without `strace` the kills come at random moments.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use helios_registry::{Registry, RegistryConfig};
+use helios_types::ModelRef;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::harness::{helios, verb, verb_ok};
+use crate::tiny_models::gguf;
+
+/// What the store changes its files with.
+const CALLS: [&str; 7] = [
+    "pwrite64",
+    "write",
+    "ftruncate",
+    "fsync,fdatasync",
+    "rename,renameat,renameat2",
+    "unlink,unlinkat",
+    "mkdir,mkdirat",
+];
+
+/// What is injected.
+const FAULTS: [&str; 3] = ["signal=SIGKILL", "error=EIO", "error=ENOSPC"];
+
+/// Calls of one kind in one command, so that a test that goes wrong ends.
+const CALLS_MAX: usize = 2_000;
+
+/// A command that changes the store, and what the store must look like once it was acknowledged.
+struct Change {
+    args: Vec<String>,
+    tags_after: Vec<&'static str>,
+}
+
+/// A store with `base:1` and `base:2`, of which the second may go, and a version that no tag has any more.
+fn template() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    for (index, tag) in ["base:1", "base:2", "old:1", "new:1"].into_iter().enumerate() {
+        let file = dir.path().join(format!("{}.gguf", tag.replace(':', "-")));
+        fs::write(&file, gguf(index as f32)).unwrap();
+        if tag != "new:1" {
+            verb_ok(&store, &["pull", &format!("file:{}", file.display()), "--as", tag]);
+        }
+    }
+    verb_ok(&store, &["rm", "old:1"]);
+    (dir, store)
+}
+
+fn changes(dir: &Path) -> Vec<Change> {
+    let change = |args: &[&str], tags_after: &[&'static str]| Change {
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        tags_after: tags_after.to_vec(),
+    };
+    let source = format!("file:{}", dir.join("new-1.gguf").display());
+    vec![
+        change(&["pull", &source, "--as", "new:1"], &["base:1", "base:2", "new:1"]),
+        change(&["tag", "base:1", "other/name:x"], &["base:1", "base:2", "other/name:x"]),
+        change(&["rm", "base:2"], &["base:1"]),
+        change(&["gc"], &["base:1", "base:2"]),
+    ]
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+/// Tags of the store, each of which must lead to a whole model; every blob must be what its name says.
+fn check(store: &Path) -> Vec<String> {
+    for entry in fs::read_dir(store.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        let digest = helios_types::Digest::from_bytes(Sha256::digest(fs::read(&path).unwrap()).into());
+        assert_eq!(
+            path.file_name().unwrap().to_str(),
+            Some(digest.hex().as_str()),
+            "a wrong blob is visible"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let registry = Registry::open(store, RegistryConfig::default()).await.expect("the store opens");
+        let models = registry.list().await.unwrap();
+        for model in &models {
+            let resolved = registry.resolve(&model.model).await.expect("a tag leads to a manifest");
+            for file in &resolved.manifest.files {
+                registry.blob(file).await.expect("a manifest's files are all there");
+            }
+        }
+        models
+            .into_iter()
+            .map(|model: helios_registry::ModelSummary| ModelRef::to_string(&model.model))
+            .collect()
+    })
+}
+
+/// Holds the store to its promises after `output`, and the command to its purpose on the second try.
+fn survives(store: &Path, change: &Change, output: &Output, what: &str) {
+    let tags = check(store);
+    assert!(tags.contains(&"base:1".to_owned()), "{what}: an acknowledged model is gone: {tags:?}");
+    if output.status.success() {
+        assert_eq!(tags, change.tags_after, "{what}: it said that it was done");
+    } else if output.status.code() == Some(1) {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_clear = text.contains("error: ")
+            && text.contains("`/")
+            && (text.contains("os error 5") || text.contains("hint: free space"));
+        assert!(is_clear, "{what}: an error names what failed, and why: {text}");
+    }
+    let args: Vec<&str> = change.args.iter().map(String::as_str).collect();
+    let again = verb(store, &args);
+    let text = String::from_utf8_lossy(&again.stderr).into_owned();
+    // A removal that took effect before its process died has nothing left to remove.
+    assert!(again.status.success() || (args[0] == "rm" && text.contains("base:2")), "{what}, again: {text}");
+    assert_eq!(check(store), change.tags_after, "{what}, again");
+    verb_ok(store, &["gc"]);
+    for folder in ["partial", "quarantine"] {
+        assert_eq!(
+            fs::read_dir(store.join(folder)).unwrap().count(),
+            0,
+            "{what}: gc leaves nothing in {folder}"
+        );
+    }
+    assert_eq!(check(store), change.tags_after, "{what}, after gc");
+}
+
+/// Runs the command under `strace`; whether the fault was injected, and what came of it.
+fn inject(store: &Path, change: &Change, call: &str, fault: &str, number: usize) -> (bool, Output) {
+    let log = store.with_extension("strace");
+    let plain = helios(store);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(&log);
+    strace.arg(format!("-einject={call}:{fault}:when={number}")).arg(format!("-etrace={call}"));
+    strace.arg(plain.get_program()).args(plain.get_args()).args(&change.args);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    let output = strace.stdin(Stdio::null()).output().expect("strace starts: apt-get install strace");
+    let log = fs::read_to_string(&log).unwrap();
+    (log.contains("(INJECTED") || log.contains("killed by SIGKILL"), output)
+}
+
+/// Every `stride`-th call of every kind with every fault; the number of faults that were injected.
+fn inject_everywhere(stride: usize) -> usize {
+    let (dir, template) = template();
+    let mut injected = 0;
+    for change in changes(dir.path()) {
+        for fault in FAULTS {
+            for call in CALLS {
+                // What goes to a terminal or wakes a thread is not the store's; killed there it is as good as anywhere.
+                if call == "write" && !fault.starts_with("signal") {
+                    continue;
+                }
+                let mut number = 1;
+                while number < CALLS_MAX {
+                    let store = dir.path().join("copy");
+                    copy(&template, &store);
+                    let (was_injected, output) = inject(&store, &change, call, fault, number);
+                    let what = format!("{} with {fault} at {call} {number}", change.args[0]);
+                    if !was_injected {
+                        assert!(output.status.success(), "{what}: {output:?}");
+                        fs::remove_dir_all(&store).unwrap();
+                        break;
+                    }
+                    survives(&store, &change, &output, &what);
+                    injected += 1;
+                    number += stride;
+                    fs::remove_dir_all(&store).unwrap();
+                }
+            }
+        }
+    }
+    injected
+}
+
+/// Kills each command in turn at a moment of its own.
+fn kill_at_moments(moments: u32) {
+    let (dir, template) = template();
+    let changes = changes(dir.path());
+    let store = dir.path().join("copy");
+    for moment in 0..moments {
+        let change = &changes[moment as usize % changes.len()];
+        copy(&template, &store);
+        let mut child =
+            helios(&store).args(&change.args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // A walk over the first 100 ms that meets no rhythm: the fraction of a multiple of the golden ratio.
+        let wait =
+            Duration::from_micros((f64::from(moment) * 0.618_034).fract().mul_add(100_000.0, 500.0) as u64);
+        let start = Instant::now();
+        while start.elapsed() < wait && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        survives(&store, change, &output, &format!("{} killed after {wait:?}", change.args[0]));
+        fs::remove_dir_all(&store).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_acknowledged() {
+    kill_at_moments(8);
+}
+
+#[test]
+#[ignore = "needs strace: `cargo xtask test --full`"]
+fn faults_at_some_system_calls_lose_nothing_acknowledged() {
+    let injected = inject_everywhere(9);
+    assert!(injected > 30, "only {injected} faults reached the store");
+}
+
+#[test]
+#[ignore = "the long form: `cargo xtask test --long crashes`"]
+fn faults_at_every_system_call_and_kills_at_200_moments_lose_nothing_acknowledged() {
+    let injected = inject_everywhere(1);
+    println!("{injected} faults were injected, and 200 kills followed");
+    kill_at_moments(200);
+    assert!(injected > 300, "only {injected} faults reached the store");
+}
+
+#[test]
+fn a_full_file_system_is_a_clear_error_and_room_makes_it_whole() {
+    let may_mount = Command::new("unshare").args(["-rm", "true"]).output();
+    if !may_mount.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "this user may not mount a file system of its own; a limit on file sizes is tried in `recovery`"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (name, fill) in [("a", 1.0), ("b", 2.0)] {
+        fs::write(dir.path().join(format!("{name}.gguf")), gguf(fill)).unwrap();
+    }
+    fs::create_dir(dir.path().join("small")).unwrap();
+    let script = r#"
+        cd "$0"; mount -t tmpfs -o size=2m none small; store=$PWD/small/store
+        helios() { "$HELIOS" --store "$store" "$@"; }
+        helios pull "file:$PWD/a.gguf" --as a:1
+        before=$(helios list --json)
+        dd if=/dev/zero of=small/filler bs=4k 2>/dev/null || true
+        truncate -s -16k small/filler
+        if helios pull "file:$PWD/b.gguf" --as b:1 2> error; then echo "there was room"; exit 1; fi
+        grep -q "no space left" error && grep -q "hint: free space" error || { cat error; exit 1; }
+        test "$(helios list --json)" = "$before"
+        rm small/filler
+        helios pull "file:$PWD/b.gguf" --as b:1
+        helios gc
+        test -z "$(ls small/store/partial)"
+        helios list | grep -q b:1 && helios list | grep -q a:1 && echo whole
+    "#;
+    let mut shell = Command::new("unshare");
+    shell.args(["-rm", "bash", "-euc", script]).arg(dir.path());
+    shell.env("HELIOS", env!("CARGO_BIN_EXE_helios")).env("HELIOS_HOST", "127.0.0.1:1");
+    let output = shell.env("XDG_CONFIG_HOME", dir.path()).output().unwrap();
+    let is_whole = output.status.success() && output.stdout.ends_with(b"whole\n");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(is_whole, "{text}");
+}

@@ -1,0 +1,208 @@
+//! The scrubber: reads every blob again once in a while, slowly, and brings back what the disk has damaged or lost.
+//!
+//! A blob that is wrong goes to the quarantine; then the repairer is asked for a new one. Where the pass has come is
+//! kept in `scrub.json`, so that a restart goes on there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use helios_runtime::{Clock, Tasks};
+use helios_storage::{BlobInfo, BlobScrub, ScrubStep};
+use helios_types::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::blocking::blocking;
+use crate::{Registry, RegistryError, files, metrics};
+
+/// Bytes read between two looks at the clock.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// How often and how fast a store is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubConfig {
+    /// Bytes read in a second; 0 switches the scrubber off.
+    pub bytes_per_second: u64,
+    /// From the beginning of one pass to the beginning of the next.
+    pub period: Duration,
+}
+
+impl Default for ScrubConfig {
+    /// 8 MB/s, which no disk of today notices, reads 19 TB in four weeks.
+    fn default() -> Self {
+        Self { bytes_per_second: 8_000_000, period: Duration::from_secs(28 * 24 * 3600) }
+    }
+}
+
+/// What a pass of the scrubber found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Blobs that were read.
+    pub blobs: usize,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Blobs that were wrong, missing or unreadable.
+    pub damaged: usize,
+    /// Of those, the ones that were brought back.
+    pub repaired: usize,
+}
+
+/// Brings blobs back: from another tier, a peer, or where the model came from.
+pub trait Repair: Send + Sync {
+    /// Puts the blob, which is not in the store, into it.
+    fn repair<'a>(
+        &'a self,
+        registry: &'a Arc<Registry>,
+        blob: BlobInfo,
+    ) -> BoxFuture<'a, Result<(), RegistryError>>;
+}
+
+/// Repairs from the source that a model was pulled from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FromSource;
+
+impl Repair for FromSource {
+    fn repair<'a>(
+        &'a self,
+        registry: &'a Arc<Registry>,
+        blob: BlobInfo,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        Box::pin(crate::pull::refetch(registry, blob.digest))
+    }
+}
+
+/// Where the passes are: the contents of `scrub.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    /// When the pass began, in milliseconds since 1970.
+    began_at: u64,
+    /// The last blob that was read in it; blobs are read in order of digest.
+    after: Option<Digest>,
+    /// Whether the pass is done.
+    done: bool,
+}
+
+impl Registry {
+    /// Reads the store again in the background, pass after pass, as the configuration says, until `tasks` stop.
+    pub fn keep_scrubbed(self: &Arc<Self>, tasks: &Tasks, repair: Arc<dyn Repair>) {
+        if self.config().scrub.bytes_per_second == 0 {
+            return;
+        }
+        let (registry, shutdown) = (Arc::clone(self), tasks.shutdown().clone());
+        tasks.spawn("scrubber", async move {
+            let passes = async {
+                loop {
+                    Clock.sleep(registry.until_next_scrub().await).await;
+                    match registry.scrub(&*repair).await {
+                        Ok(report) => tracing::info!(?report, "the store was read again"),
+                        Err(error) => {
+                            tracing::warn!(%error, "the store could not be read again; the next pass tries");
+                            Clock.sleep(registry.config().scrub.period).await;
+                        }
+                    }
+                }
+            };
+            shutdown.race(passes).await;
+        });
+    }
+
+    /// One pass: what is left of the one that was interrupted, else all blobs. Sleeps as the rate demands.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] if the position cannot be kept. A damaged blob is no error of the pass.
+    pub async fn scrub(self: &Arc<Self>, repair: &dyn Repair) -> Result<ScrubReport, RegistryError> {
+        let mut position = self.scrub_position().await;
+        if position.done || position.began_at == 0 {
+            position = Position { began_at: Clock.unix_ms(), ..Position::default() };
+        }
+        let mut report = ScrubReport::default();
+        loop {
+            let blobs = self.metadata().blobs_after(position.after.as_ref()).await?;
+            for blob in &blobs {
+                self.scrub_blob(*blob, repair, &mut report).await;
+                position.after = Some(blob.digest);
+                self.keep_scrub_position(&position).await?;
+            }
+            if blobs.is_empty() {
+                break;
+            }
+        }
+        position.done = true;
+        self.keep_scrub_position(&position).await?;
+        Ok(report)
+    }
+
+    async fn scrub_blob(self: &Arc<Self>, blob: BlobInfo, repair: &dyn Repair, report: &mut ScrubReport) {
+        let before = report.bytes;
+        let result = self.read_again(blob, report).await;
+        report.blobs += 1;
+        metrics::scrubbed(report.bytes - before);
+        let Err(error) = result else { return };
+        // A model that was removed meanwhile takes its blobs along.
+        if self.blob_info(&blob.digest).await.is_err() {
+            return;
+        }
+        report.damaged += 1;
+        tracing::error!(digest = %blob.digest, %error, "the scrubber found a damaged blob");
+        let repaired = repair.repair(self, blob).await;
+        metrics::damaged(if repaired.is_ok() { "repaired" } else { "lost" });
+        match repaired {
+            Ok(()) => {
+                report.repaired += 1;
+                tracing::warn!(digest = %blob.digest, "a damaged blob was replaced");
+            }
+            Err(error) => {
+                tracing::error!(digest = %blob.digest, %error, "a damaged blob could not be replaced")
+            }
+        }
+    }
+
+    /// Reads a blob at the configured rate.
+    async fn read_again(&self, blob: BlobInfo, report: &mut ScrubReport) -> Result<(), RegistryError> {
+        let store = self.blobs_shared();
+        let mut scrub: BlobScrub = blocking(move || Ok(store.scrub(&blob)?)).await?;
+        loop {
+            let store = self.blobs_shared();
+            let work = move || {
+                let step = scrub.step(&store, STEP_BYTES)?;
+                Ok((step, scrub))
+            };
+            let (step, resumed) = blocking(work).await?;
+            scrub = resumed;
+            let (ScrubStep::Read(bytes) | ScrubStep::Right(bytes)) = step;
+            report.bytes += bytes;
+            if matches!(step, ScrubStep::Right(_)) {
+                return Ok(());
+            }
+            let rate = self.config().scrub.bytes_per_second.max(1);
+            Clock.sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
+        }
+    }
+
+    async fn until_next_scrub(&self) -> Duration {
+        let position = self.scrub_position().await;
+        if !position.done {
+            return Duration::ZERO;
+        }
+        let since = Clock.unix_ms().saturating_sub(position.began_at);
+        self.config().scrub.period.saturating_sub(Duration::from_millis(since))
+    }
+
+    fn scrub_file(&self) -> PathBuf {
+        self.dir().join("scrub.json")
+    }
+
+    /// Where the passes are; a position that is lost costs one pass.
+    async fn scrub_position(&self) -> Position {
+        let (files, path) = (self.files().clone(), self.scrub_file());
+        let bytes = blocking(move || files::read(&files, &path)).await;
+        bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    async fn keep_scrub_position(&self, position: &Position) -> Result<(), RegistryError> {
+        let (files, path) = (self.files().clone(), self.scrub_file());
+        let bytes = serde_json::to_vec(position).expect("invariant: a position has only string keys");
+        blocking(move || Ok(files.write_atomic(&path, &bytes)?)).await
+    }
+}
