@@ -40,6 +40,9 @@ pub(crate) async fn bench_storage(config: &Config, args: &BenchStorageArgs) -> a
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; its files are deleted"),
     };
     drop(checkpoint);
+    for what in rows::not_measured() {
+        eprintln!("{what}: not measured, this bench starts no servers");
+    }
     table::print(&rows::rows(&samples), args.json)
 }
 
