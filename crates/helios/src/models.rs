@@ -7,11 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use helios_engine::Model;
 use helios_registry::{
-    FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role, Secret,
-    FetchConfig, FleetConfig, MetadataConfig, ModelStore, Registry, RegistryConfig, Resolved, Role, Secret,
-    Source,
-    FetchConfig, FleetConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved, Role,
-    ScrubConfig, Secret,
+    FetchConfig, FleetConfig, MetadataConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved,
+    Role, ScrubConfig, Secret, Source,
 };
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};

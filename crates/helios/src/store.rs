@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use helios_registry::{
-    GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient, RegistryError,
-    DedupReport, GcReport, MemoryProfile, ModelSummary, Progress, Registry, RegistryClient, RegistryError,
-    Resolved, Secret, TagEntry,
+    DedupReport, GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient,
+    RegistryError, Resolved, Secret, TagEntry,
 };
 use helios_types::{Digest, ModelRef};
 
@@ -107,6 +106,9 @@ impl Store {
         match self {
             Self::Server(client) => client.push(model).await,
             Self::Here(registry) => registry.push(model).await,
+        }
+    }
+
     /// Keeps weight files that share tensors with others as recipes.
     pub(crate) async fn deduplicate(&self) -> Result<DedupReport, RegistryError> {
         match self {

@@ -20,8 +20,8 @@ use crate::blocking::blocking;
 use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{
-    ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, TagBody,
-    ErrorBody, Model, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, RollbackBody, TagBody,
+    ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, RollbackBody,
+    TagBody,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
@@ -196,6 +196,8 @@ impl RegistryClient {
         let body = ModelQuery { model: model.clone() };
         // Gigabytes may have to go up before the answer.
         self.json(self.with_body(Method::POST, &["push"], &body).timeout(PUSH_TIMEOUT)).await
+    }
+
     /// See [`Registry::deduplicate`](crate::Registry::deduplicate).
     ///
     /// # Errors

@@ -1,14 +1,13 @@
 //! What a registry may do and where it asks: every limit has a name here.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use helios_storage::DedupLimits;
 
-use crate::Secret;
 use crate::metadata::{Metadata, MetadataError, SqlMetadata};
 use crate::{ScrubConfig, Secret};
 

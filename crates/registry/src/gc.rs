@@ -90,7 +90,8 @@ impl Registry {
         needed.extend(self.blobs().recipe_sources(&kept)?);
         let blobs: Vec<Digest> = self.blobs().list()?.into_iter().map(|(digest, _)| digest).collect();
         let swept = self.sweep(&watch, &needed, &blobs)?;
-        let live: HashSet<Digest> = self.blobs().list()?.into_iter().map(|(digest, _)| digest).chain(kept).collect();
+        let live: HashSet<Digest> =
+            self.blobs().list()?.into_iter().map(|(digest, _)| digest).chain(kept).collect();
         let leftovers = self.derived().collect(&live)? + self.blobs().remove_leftovers()?;
         Ok(GcReport {
             blobs_removed: swept.files,

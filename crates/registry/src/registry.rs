@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use helios_runtime::Clock;
 use helios_storage::{
-    Blob, BlobInfo, BlobStore, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, StorageError,
+    Blob, BlobInfo, BlobStore, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk,
 };
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
@@ -266,9 +266,12 @@ impl Registry {
 
     /// The tags of one name with what each pointed to, oldest first.
     pub(crate) async fn tags_of(&self, name: &str) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
-        let index = self.index();
-        let of_name = index.tags().filter(|(reference, _)| reference.name() == name);
-        Ok(of_name.map(|(reference, history)| (reference.clone(), history.to_vec())).collect())
+        let mut tags = Vec::new();
+        for reference in self.metadata.tags_of(name).await? {
+            let history = self.metadata.history(&reference).await?;
+            tags.push((reference, history));
+        }
+        Ok(tags)
     }
 
     /// What a tag pointed to, oldest first.

@@ -7,15 +7,13 @@ mod store;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use fit::FitArgs;
-pub(crate) use serve::{EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, ServeArgs, WorkerArgs};
-pub(crate) use store::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
 pub(crate) use serve::{
     EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, RegistryCommand, ServeArgs, WorkerArgs,
 };
 pub(crate) use store::{
-    ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
+    ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs,
+    ShowArgs, TagArgs,
 };
-pub(crate) use store::{ConvertArgs, DedupArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 
 /// Serves large language models on hardware you own.
 ///

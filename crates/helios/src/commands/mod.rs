@@ -19,6 +19,4 @@ pub(crate) use fit::run as fit;
 pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;
-pub(crate) use store::{convert, gc, list, pull, push, rm, show, tag};
-pub(crate) use store::{convert, gc, history, list, pull, rm, rollback, show, tag};
-pub(crate) use store::{convert, dedup, gc, list, pull, rm, show, tag};
+pub(crate) use store::{convert, dedup, gc, history, list, pull, push, rm, rollback, show, tag};

@@ -4,11 +4,10 @@ use helios_registry::{MemoryProfile, ModelFacts, ModelSummary, Resolved, TagEntr
 use helios_types::ModelRef;
 use serde_json::json;
 
-use crate::cli::{ConvertArgs, GcArgs, ListArgs, PullArgs, PushArgs, RmArgs, ShowArgs, TagArgs};
 use crate::cli::{
-    ConvertArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, RmArgs, RollbackArgs, ShowArgs, TagArgs,
+    ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs,
+    ShowArgs, TagArgs,
 };
-use crate::cli::{ConvertArgs, DedupArgs, GcArgs, ListArgs, PullArgs, RmArgs, ShowArgs, TagArgs};
 use crate::config::{Config, show_size};
 use crate::models;
 use crate::parts::Interrupt;

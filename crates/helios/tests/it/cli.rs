@@ -120,8 +120,7 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 24] = [
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 29] = [
         &[],
         &["serve"],
         &["run"],

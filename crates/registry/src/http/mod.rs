@@ -8,8 +8,8 @@
 //! | `POST pull` | fetches a model; progress as JSON lines, the last `done` or `error` |
 //! | `POST tag` · `POST gc` | another name · garbage collection |
 //! | `POST push` | puts a model into the remote store |
-//! | `POST tag` · `POST rollback` · `POST gc` | another name · an earlier version · garbage collection |
-//! | `POST tag` · `POST gc` · `POST dedup` | another name · garbage collection · deduplication |
+//! | `POST tag` · `POST rollback` | another name · an earlier version |
+//! | `POST gc` · `POST dedup` | garbage collection · deduplication |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |

@@ -16,9 +16,7 @@ use super::wire::{
     ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RollbackBody, TagBody,
 };
 use crate::registry::invalid_request;
-use crate::{
-    DedupReport, GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via,
-};
+use crate::{DedupReport, GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via};
 
 /// Longest silence in the answer to a pull: the latest progress is then said again, so that both ends know of each
 /// other.

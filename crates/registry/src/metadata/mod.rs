@@ -104,6 +104,9 @@ pub trait Metadata: Send + Sync + Debug {
     /// The names of all tags, ordered.
     fn tags(&self) -> BoxFuture<'_, Result<Vec<ModelRef>, MetadataError>>;
 
+    /// The tags of one name, ordered.
+    fn tags_of<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ModelRef>, MetadataError>>;
+
     /// The bytes of a manifest.
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, MetadataError>>;
 

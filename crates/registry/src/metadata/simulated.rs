@@ -201,6 +201,10 @@ impl Metadata for SimulatedMetadata {
         self.ask(|tables| tables.tags.keys().cloned().collect())
     }
 
+    fn tags_of<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ModelRef>, MetadataError>> {
+        self.ask(|tables| tables.tags.keys().filter(|tag| tag.name() == name).cloned().collect())
+    }
+
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, MetadataError>> {
         self.ask(|tables| tables.manifests.get(digest).map(|(_, manifest)| manifest.to_bytes()))
     }

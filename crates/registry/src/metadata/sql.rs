@@ -165,6 +165,16 @@ impl Metadata for SqlMetadata {
         .boxed()
     }
 
+    fn tags_of<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<ModelRef>, MetadataError>> {
+        async move {
+            // A name has no `:`, and `;` is the character behind it.
+            let tags = "SELECT DISTINCT tag FROM tag_entries WHERE tag > $1 AND tag < $2 ORDER BY tag";
+            let (first, end) = (Value::Text(format!("{name}:")), Value::Text(format!("{name};")));
+            self.all(tags, &[first, end], |row| reference(row, 0)).await
+        }
+        .boxed()
+    }
+
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, MetadataError>> {
         async move {
             let body = "SELECT body FROM manifests WHERE digest = $1";

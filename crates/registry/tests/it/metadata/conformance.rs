@@ -74,6 +74,10 @@ async fn tags_keep_their_history(database: &dyn Metadata) {
     assert_eq!(database.history(&name("m:v")).await.expect("an answer"), expected);
     assert_eq!(database.current(&name("m:v")).await.expect("an answer").as_ref(), expected.last());
     assert_eq!(database.tags().await.expect("an answer"), [name("a/b:x"), name("m:v")]);
+    database.commit(&[set_tag("m:w", &[one.0]), set_tag("m/n:v", &[one.0])]).await.expect("tagged");
+    assert_eq!(database.tags_of("m").await.expect("an answer"), [name("m:v"), name("m:w")]);
+    assert_eq!(database.tags_of("n").await.expect("an answer"), []);
+    database.commit(&["m:w", "m/n:v"].map(|tag| Change::RemoveTag(name(tag)))).await.expect("removed");
     let models = database.models().await.expect("an answer");
     assert_eq!(models.iter().map(|model| model.digest).collect::<Vec<_>>(), [two.0, one.0]);
     assert_eq!((models[1].changed_at, models[1].size), (1_002, one.1.size()));

@@ -25,7 +25,7 @@ CREATE INDEX blob_references_by_manifest ON blob_references (manifest, blob);
 
 -- What each tag pointed to; the highest position is what it points to now.
 CREATE TABLE tag_entries (
-    tag TEXT NOT NULL,
+    tag TEXT COLLATE "C" NOT NULL,
     position BIGINT NOT NULL,
     digest BYTEA NOT NULL,
     at BIGINT NOT NULL,
