@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
     let path = path.to_owned();
-    move |source| StorageError::Io { action, path, source }.into()
+    move |source| StorageError::io(action, &path, source).into()
 }
 
 /// The whole of a small file: a manifest or a tag's history.

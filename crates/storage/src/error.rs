@@ -160,8 +160,8 @@ impl StorageError {
         }
     }
 
-    /// Wraps what the system said about `path`.
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    /// Wraps what the system said about `path`, tried to `action`: a full file system is told from other failures.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

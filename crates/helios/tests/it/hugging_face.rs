@@ -83,7 +83,7 @@ fn a_converted_model_gives_the_same_greedy_answer() {
         crate::harness::verb(store.path(), &["convert", MODEL, "smollm2:x", "--to", "safetensors"]);
     let error = String::from_utf8(quantised.stderr).unwrap();
     assert!(
-        error.contains("`token_embd.weight` is q4_1") && error.contains("hint: nothing is quantised"),
+        error.contains("`token_embd.weight` is q8_0") && error.contains("hint: nothing is quantised"),
         "{error}"
     );
 

@@ -7,7 +7,7 @@ use helios_types::{Classify, ErrorCode};
 pub enum MetadataError {
     /// The database's files are damaged.
     #[error(
-        "the database {database} is damaged: {problem}\nhint: stop the registry; `helios registry rebuild` makes the database again from the files of the store"
+        "the database `{database}` is damaged: {problem}\nhint: stop the registry; `helios registry rebuild` makes the database again from the files of the store"
     )]
     Corrupt {
         /// Where it is, without credentials.
@@ -17,7 +17,7 @@ pub enum MetadataError {
     },
     /// A newer release has changed the database's form.
     #[error(
-        "the database {database} was written by a newer release (migration {version})\nhint: use that release, or restore a backup made before it"
+        "the database `{database}` was written by a newer release (migration {version})\nhint: use that release, or restore a backup made before it"
     )]
     Newer {
         /// Where it is, without credentials.
@@ -33,7 +33,7 @@ pub enum MetadataError {
     },
     /// The database could not be reached.
     #[error(
-        "the database {database} cannot be reached: {problem}\nhint: check that it runs and `store.metadata`"
+        "the database `{database}` cannot be reached: {problem}\nhint: check that it runs and `store.metadata`"
     )]
     Unreachable {
         /// Where it is, without credentials.
@@ -42,7 +42,7 @@ pub enum MetadataError {
         problem: String,
     },
     /// The database refused or failed.
-    #[error("the database {database} failed: {problem}")]
+    #[error("the database `{database}` failed: {problem}")]
     Failed {
         /// Where it is, without credentials.
         database: String,
@@ -50,7 +50,7 @@ pub enum MetadataError {
         problem: String,
     },
     /// The disk of the database is full.
-    #[error("the database {database} has no space left\nhint: free space; `helios gc` helps")]
+    #[error("the database `{database}` has no space left\nhint: free space; `helios gc` helps")]
     Full {
         /// Where it is, without credentials.
         database: String,
@@ -66,7 +66,7 @@ pub enum MetadataError {
         bytes_max: usize,
     },
     /// This database is backed up by other means.
-    #[error("{database} is not backed up by Helios\nhint: {hint}")]
+    #[error("`{database}` is not backed up by Helios\nhint: {hint}")]
     NoBackup {
         /// Where it is, without credentials.
         database: String,

@@ -84,15 +84,20 @@ impl Connections {
     pub(super) fn error(&self, error: sqlx::Error) -> MetadataError {
         const SQLITE_CORRUPT: i64 = 11;
         const SQLITE_FULL: i64 = 13;
+        /// The shared index of the log could not grow: no other error of it says so little of its cause, a full disk.
+        const SQLITE_IOERR_SHMSIZE: i64 = 4874;
         const SQLITE_NOTADB: i64 = 26;
         let database = self.shown();
         let problem = error.to_string();
         let code = error.as_database_error().and_then(|error| error.code()?.parse::<i64>().ok());
         match (self, code.map(|code| code & 0xff), &error) {
+            (Self::Sqlite { .. }, Some(SQLITE_FULL), _) => MetadataError::Full { database },
+            (Self::Sqlite { .. }, _, _) if code == Some(SQLITE_IOERR_SHMSIZE) => {
+                MetadataError::Full { database }
+            }
             (Self::Sqlite { .. }, Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => {
                 MetadataError::Corrupt { database, problem }
             }
-            (Self::Sqlite { .. }, Some(SQLITE_FULL), _) => MetadataError::Full { database },
             (_, _, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_)) => {
                 MetadataError::Unreachable { database, problem }
             }

@@ -246,7 +246,7 @@ mod tests {
         let alone = fit(&details, &question, &place(8, 24 * GIB)).expect("an answer");
         assert!(alone.fits && alone.degrees == Degrees::ONE, "{alone:?}");
         let shared = fit(&details, &question, &place(8, 8 * GIB)).expect("an answer");
-        assert!(shared.fits && shared.degrees == Degrees { tensor: 4, pipeline: 1 }, "{shared:?}");
+        assert!(shared.fits && shared.degrees == Degrees { tensor: 1, pipeline: 3 }, "{shared:?}");
         let hopeless = fit(&details, &question, &place(1, 8 * GIB)).expect("an answer");
         assert!(!hopeless.fits && hopeless.left_bytes < 0 && hopeless.sequences_max == 0, "{hopeless:?}");
         let forced = Place { degrees: Some(Degrees { tensor: 3, pipeline: 1 }), ..place(8, 24 * GIB) };

@@ -12,7 +12,8 @@ use crate::RegistryError;
 
 /// Bytes of a file on their way.
 pub(crate) struct Answer {
-    /// Whether only a range comes; else the whole file.
+    /// Whether only the range comes; else everything from `start` to the end, as from servers that know no ranges or
+    /// ignore where one ends.
     pub(crate) is_part: bool,
     /// Where in the file the first byte is.
     pub(crate) start: u64,
@@ -53,6 +54,9 @@ impl Answer {
             StatusCode::PARTIAL_CONTENT => match text(headers, CONTENT_RANGE).and_then(content_range) {
                 Some((part, length)) if part.start == range.start && part.end <= range.end => {
                     (true, part.start, length)
+                }
+                Some((part, length)) if part.start == range.start && length == Some(part.end) => {
+                    (false, part.start, length)
                 }
                 _ => {
                     let problem = format!("another range than bytes {} to {}", range.start, range.end);

@@ -63,14 +63,17 @@ async fn attempt(fetching: &Fetching<'_>, partial: &mut Option<Partial>) -> Resu
     let total = transfer.total_bytes(&answer, length(partial))?;
     let report = |done| (transfer.report)(done, total);
     if !answer.is_part {
-        if length(partial) > 0 {
+        if length(partial) != answer.start {
             *partial = transfer.begin_again(partial.take()).await?;
+        }
+        if length(partial) != answer.start {
+            return Err(Failure::Changed);
         }
         if partial.is_none() {
             *partial = Some(transfer.begin_as(answer.validator.clone()).await?);
         }
         note_validator(partial, &answer);
-        let limit = total.unwrap_or(transfer.limits.file_bytes_max);
+        let limit = total.unwrap_or(transfer.limits.file_bytes_max).saturating_sub(answer.start);
         return write_in_order(partial, fetching.stream(answer, limit, total.is_some()), &report).await;
     }
     note_validator(partial, &answer);

@@ -106,7 +106,7 @@ impl<'a> Fetching<'a> {
         Ok(())
     }
 
-    /// The whole file as it comes, at most `limit` bytes; exactly as many if `is_exact`.
+    /// The rest of the file as it comes, at most `limit` bytes; exactly as many if `is_exact`.
     pub(super) fn stream(
         &'a self,
         answer: Answer,
