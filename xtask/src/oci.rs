@@ -29,9 +29,8 @@ pub(crate) fn test(workshop: &Workshop, binary: &Path) -> Result<()> {
 fn oras(workshop: &Workshop) -> Result<PathBuf> {
     let folder = workshop.place("go");
     if find_program("go").is_none() {
-        return Err(
-            Failure::new("go was not found").hint("apt-get install -y --no-install-recommends golang-go")
-        );
+        return Err(Failure::new("go was not found")
+            .hint("install Go 1.24 or newer, which builds `oras`: https://go.dev/dl"));
     }
     workshop.once(&folder, ORAS, || run(Command::new("go").args(["install", ORAS]).env("GOBIN", &folder)))?;
     Ok(folder.join("oras"))
