@@ -100,6 +100,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Push(args) => commands::push(&config, args).await,
         Command::Dedup(args) => commands::dedup(&config, args).await,
         Command::Gc(args) => commands::gc(&config, args).await,
+        Command::Tiers(args) => commands::tiers(&config, args).await,
         Command::Config(command) => commands::config(command, &config, &figment),
         Command::Bench(BenchCommand::Engine(args)) => commands::bench_engine(&config, args).await,
         Command::Bench(BenchCommand::Storage(args)) => commands::bench_storage(&config, args).await,

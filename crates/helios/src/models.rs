@@ -48,6 +48,7 @@ pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig>
         fleet,
         fetch: FetchConfig { hub_url, hub_token, object_options, ..defaults },
         members_rebuild,
+        tiers: config.store.tier_directories(config.store_dir()?)?,
         deduplicate: config.store.deduplicate,
         scrub: ScrubConfig {
             bytes_per_second: config.store.scrub.mb_per_second.saturating_mul(1_000_000),
@@ -109,6 +110,9 @@ impl Opened {
     /// The file with the weights, for programs that want a path.
     pub(crate) fn weights_path(&self) -> anyhow::Result<PathBuf> {
         let file = self.resolved.manifest.required(Role::Weights)?;
-        Ok(self.registry.dir().join("blobs/sha256").join(file.blob.digest.hex()))
+        let path = self.registry.blobs().path(&file.blob.digest);
+        path.with_context(|| {
+            format!("{} is not kept as one file: `helios dedup` made a recipe of it", file.path)
+        })
     }
 }

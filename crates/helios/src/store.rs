@@ -6,6 +6,7 @@ use helios_registry::{
     DedupReport, GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient,
     RegistryError, Resolved, Secret, TagEntry,
 };
+use helios_storage::tiers::TierReport;
 use helios_types::{Digest, ModelRef};
 
 use crate::config::Config;
@@ -114,6 +115,14 @@ impl Store {
         match self {
             Self::Server(client) => client.deduplicate().await,
             Self::Here(registry) => registry.deduplicate().await,
+        }
+    }
+
+    /// The directories with the blobs.
+    pub(crate) async fn tiers(&self) -> Result<Vec<TierReport>, RegistryError> {
+        match self {
+            Self::Server(client) => client.tiers().await,
+            Self::Here(registry) => registry.tiers().await,
         }
     }
 

@@ -40,9 +40,10 @@ impl Registry {
         self.change(move |registry| {
             let history = wait(registry.metadata().history(&reference))?;
             if history.last().is_none_or(|last| last.digest != digest) {
-                let entry = TagEntry { digest, at: Clock.unix_ms(), source };
+                let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
                 registry.write_history(&reference, tags::appended(&history, entry))?;
             }
+            registry.note_elsewhere(&manifest, &source, false);
             Ok(Resolved { reference, digest, manifest })
         })
         .await

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use helios_storage::{Blob, BlobInfo, BlobStore, Tree};
+use helios_storage::tiers::TierReport;
+use helios_storage::{Blob, BlobInfo, Tiers, Tree};
 use helios_types::{Digest, ModelRef};
 use http::Method;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
@@ -21,7 +22,7 @@ use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{
     ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, RollbackBody,
-    TagBody,
+    TagBody, TierList,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
@@ -54,8 +55,8 @@ pub struct RemoteModel {
     pub resolved: Resolved,
     /// What the tag pointed to, oldest first.
     pub history: Vec<TagEntry>,
-    /// The store's folder there, of use on the same host only.
-    pub store: PathBuf,
+    /// The folders of the store there, fastest first; of use on the same host only.
+    pub stores: Vec<PathBuf>,
 }
 
 impl RegistryClient {
@@ -114,7 +115,7 @@ impl RegistryClient {
         }
         let manifest = Arc::new(answer.manifest);
         let resolved = Resolved { reference: answer.model, digest: answer.digest, manifest };
-        Ok(RemoteModel { resolved, history: answer.history, store: answer.store })
+        Ok(RemoteModel { resolved, history: answer.history, stores: answer.stores })
     }
 
     /// The version that a name points to.
@@ -188,6 +189,15 @@ impl RegistryClient {
         self.json(self.with_body(Method::POST, &["gc"], &Nothing {})).await
     }
 
+    /// The directories of the store there.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn tiers(&self) -> Result<Vec<TierReport>, RegistryError> {
+        let answer: TierList = self.json(self.client.get(self.url(&["tiers"], &[]))).await?;
+        Ok(answer.tiers)
+    }
+
     /// Has it put a model into its remote store.
     ///
     /// # Errors
@@ -240,7 +250,7 @@ impl RegistryClient {
     ///
     /// # Errors
     /// As [`model`](Self::model), and [`RegistryError::Storage`].
-    pub async fn blob(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<Blob, RegistryError> {
+    pub async fn blob(&self, info: BlobInfo, store: &Arc<Tiers>) -> Result<Blob, RegistryError> {
         let local = Arc::clone(store);
         if store.contains(&info.digest)
             && let Ok(blob) = blocking(move || Ok(local.get(&info)?)).await
@@ -252,7 +262,7 @@ impl RegistryClient {
         blocking(move || Ok(local.get(&info)?)).await
     }
 
-    async fn download(&self, info: BlobInfo, store: &Arc<BlobStore>) -> Result<(), RegistryError> {
+    async fn download(&self, info: BlobInfo, store: &Arc<Tiers>) -> Result<(), RegistryError> {
         let limits = FetchConfig::default();
         let transfer = Transfer {
             origin: &self.blob_origin(info.digest),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helios_storage::DedupLimits;
+use helios_storage::tiers::TierDirectory;
 
 use crate::metadata::{Metadata, MetadataError, SqlMetadata};
 use crate::{ScrubConfig, Secret};
@@ -33,6 +34,8 @@ pub struct RegistryConfig {
     pub derived_bytes_max: u64,
     /// How the store is read again in the background.
     pub scrub: ScrubConfig,
+    /// The directories of the store beside its own; its own is the first, without a budget, unless it is among them.
+    pub tiers: Vec<TierDirectory>,
 }
 
 /// The registries that this one works with.
@@ -146,6 +149,7 @@ impl Default for RegistryConfig {
             dedup: DedupLimits::default(),
             derived_bytes_max: 64 << 30,
             scrub: ScrubConfig::default(),
+            tiers: Vec::new(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use helios_storage::{BlobInfo, BlobStore, FileBytes, StorageError};
+use helios_storage::{BlobInfo, FileBytes, Tiers};
 
 use crate::blocking::blocking;
 use crate::{Registry, RegistryError};
@@ -19,7 +19,7 @@ const PIECE_BYTES: u64 = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Content {
     info: BlobInfo,
-    blobs: Arc<BlobStore>,
+    blobs: Arc<Tiers>,
 }
 
 impl Content {
@@ -57,14 +57,12 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Registry {
-    /// The file of that description.
+    /// The file of that description, fetched again if it is not here.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] if it is not here.
-    pub fn content(&self, info: BlobInfo) -> Result<Content, RegistryError> {
-        if !self.blobs().contains(&info.digest) {
-            return Err(StorageError::BlobMissing { digest: info.digest }.into());
-        }
-        Ok(Content { info, blobs: self.blobs_shared() })
+    /// [`RegistryError::Storage`] if it is not here and not to be had; what the place says that should have it.
+    pub async fn content(self: &Arc<Self>, info: BlobInfo) -> Result<Content, RegistryError> {
+        self.ensure_blob(&info).await?;
+        Ok(Content { info, blobs: Arc::clone(self.blobs()) })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use helios_storage::{
-    BlobInfo, BlobStore, DerivedBlobs, DerivedKey, RecipePlan, StorageError, TensorHashes, TensorIndex,
+    BlobInfo, DerivedBlobs, DerivedKey, RecipePlan, StorageError, TensorHashes, TensorIndex, Tiers,
 };
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
@@ -88,7 +88,7 @@ impl Registry {
 }
 
 struct Run<'a> {
-    blobs: &'a BlobStore,
+    blobs: &'a Arc<Tiers>,
     derived: &'a DerivedBlobs,
 }
 
@@ -104,11 +104,13 @@ impl Run<'_> {
         let mut referenced = self.referenced()?;
         let mut index = TensorIndex::default();
         // Recipes last: of equal tensors, the copy in a whole file counts.
-        let (whole, recipes): (Vec<&BlobInfo>, Vec<&BlobInfo>) =
+        let (whole, others): (Vec<&BlobInfo>, Vec<&BlobInfo>) =
             files.iter().partition(|info| self.blobs.has_whole(&info.digest));
-        for info in recipes {
+        for info in others {
+            // Without a recipe, it is in another directory, where recipes cannot refer to it.
+            let Some(recipe) = self.blobs.recipe(&info.digest)? else { continue };
             report.recipes_kept += 1;
-            if let (Some(recipe), Some(hashes)) = (self.blobs.recipe(&info.digest)?, self.hashes(info)?) {
+            if let Some(hashes) = self.hashes(info)? {
                 index.add_own(&recipe, &hashes);
             }
         }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use helios_storage::{BlobStore, DirLock, Disk, DurableFiles, StorageError};
+use helios_storage::tiers::TierDirectory;
+use helios_storage::{DirLock, Disk, DurableFiles, StorageError, Tiers};
 
 use crate::blocking::blocking;
 use crate::{RegistryError, files, small_files};
@@ -15,13 +16,17 @@ pub(crate) struct Ground {
     /// Names the store where several share a database.
     pub(crate) id: String,
     pub(crate) files: DurableFiles,
-    pub(crate) blobs: Arc<BlobStore>,
+    pub(crate) blobs: Arc<Tiers>,
     pub(crate) lock: DirLock,
 }
 
 impl Ground {
     /// Locks the folder, creating it if need be, and clears what an earlier process left half done.
-    pub(crate) async fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Self, RegistryError> {
+    pub(crate) async fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        tiers: Vec<TierDirectory>,
+    ) -> Result<Self, RegistryError> {
         blocking(move || {
             let lock = DirLock::acquire_on(&*disk, &dir).map_err(|error| in_use(&dir, error))?;
             let files = DurableFiles::new(Arc::clone(&disk));
@@ -31,7 +36,7 @@ impl Ground {
                 files.create_dir(&dir.join(folder))?;
             }
             files.remove_stale_temporaries(&dir.join("manifests"))?;
-            let blobs = Arc::new(BlobStore::open_on(disk, &dir)?);
+            let blobs = Tiers::open_on(disk, &dir, tiers)?;
             Ok(Self { id: id(&files, &dir.join("id"))?, dir, files, blobs, lock })
         })
         .await

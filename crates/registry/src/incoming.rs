@@ -33,8 +33,8 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// Begins a blob of at most `bytes_max` bytes.
     pub(crate) async fn begin(registry: &Registry, bytes_max: u64) -> Result<Self, RegistryError> {
-        let blobs = registry.blobs_shared();
-        let writer = blocking(move || Ok(blobs.temporary_writer()?)).await?;
+        let blobs = Arc::clone(registry.blobs());
+        let writer = blocking(move || Ok(blobs.temporary_writer(None)?)).await?;
         let writer = Arc::new(Mutex::new(Some(writer)));
         Ok(Self { writer, buffer: BytesMut::new(), received: 0, bytes_max })
     }

@@ -15,6 +15,7 @@ mod config;
 mod content;
 mod convert;
 mod dedup;
+mod elsewhere;
 mod error;
 mod fetch;
 mod files;

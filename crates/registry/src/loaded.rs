@@ -111,6 +111,26 @@ impl LoadedManifests {
         alive.iter().flat_map(|manifest| manifest.blobs()).copied().collect()
     }
 
+    /// The manifests that somebody holds: those in use in this process, and of those handed out since `grace_since` or
+    /// in `leased` the ones in memory; and the digests of the others.
+    pub(crate) fn held(
+        &self,
+        mut leased: HashSet<Digest>,
+        grace_since: Option<Instant>,
+    ) -> (Vec<Arc<Manifest>>, HashSet<Digest>) {
+        let state = self.state();
+        let fresh = state.handed_out.iter().filter(|(_, at)| grace_since.is_none_or(|since| **at > since));
+        leased.extend(fresh.map(|(digest, _)| *digest));
+        let held =
+            state.alive.iter().filter(|(digest, _)| state.is_in_use(digest) || leased.contains(digest));
+        let held: Vec<(Digest, Arc<Manifest>)> =
+            held.filter_map(|(digest, manifest)| Some((*digest, manifest.upgrade()?))).collect();
+        for (digest, _) in &held {
+            leased.remove(digest);
+        }
+        (held.into_iter().map(|(_, manifest)| manifest).collect(), leased)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,6 +12,7 @@ const DAMAGED_BLOBS: &str = "helios_registry_damaged_blobs_total";
 
 /// Tells the recorder what each metric means.
 pub fn describe_metrics() {
+    helios_storage::tiers::describe_tier_metrics();
     describe_counter!(FETCHED_BYTES, "Bytes of models that came from elsewhere, by kind of source.");
     describe_counter!(PEERS_DROPPED, "Times that a peer lied or failed and was left alone for a while.");
     describe_counter!(SCRUBBED_BYTES, "Bytes of blobs that the scrubber read again.");

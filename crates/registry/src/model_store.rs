@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use helios_storage::{Blob, BlobStore, FileBytes};
+use helios_storage::{Blob, BlobStore, FileBytes, Tiers};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
@@ -24,9 +24,9 @@ pub enum ModelStore {
 #[derive(Debug)]
 pub struct RemoteStore {
     client: RegistryClient,
-    cache: Arc<BlobStore>,
-    /// The registry's own store, if it is on this host.
-    shared: Mutex<Option<SharedStore>>,
+    cache: Arc<Tiers>,
+    /// The registry's own folders, as far as they are on this host, fastest first.
+    shared: Mutex<Vec<SharedStore>>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl ModelStore {
     /// # Errors
     /// [`RegistryError::Storage`] if the cache cannot be opened.
     pub fn remote(client: RegistryClient, cache_dir: &Path) -> Result<Self, RegistryError> {
-        let cache = Arc::new(BlobStore::open(cache_dir)?);
+        let cache = Tiers::open(cache_dir, Vec::new())?;
         Ok(Self::Remote(Arc::new(RemoteStore { client, cache, shared: Mutex::default() })))
     }
 
@@ -124,31 +124,25 @@ impl ModelStore {
 impl RemoteStore {
     async fn resolve(&self, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let answer = self.client.model(model).await?;
-        self.look_for(answer.store).await;
+        self.look_for(answer.stores).await;
         Ok(answer.resolved)
     }
 
-    /// Opens the registry's store if the folder it names is one on this host.
-    async fn look_for(&self, dir: PathBuf) {
-        if self.shared().is_some_and(|shared| shared.dir == dir) {
+    /// Opens those of the registry's folders that are on this host.
+    async fn look_for(&self, dirs: Vec<PathBuf>) {
+        let known = self.shared();
+        if known.iter().map(|shared| &shared.dir).eq(&dirs) {
             return;
         }
         let opened = blocking(move || {
-            if !dir.join("blobs/sha256").is_dir() {
-                return Ok(None);
-            }
-            let blobs = Arc::new(BlobStore::open(&dir)?);
-            Ok(Some(SharedStore { dir, blobs }))
+            let there = dirs.into_iter().filter(|dir| dir.join("blobs/sha256").is_dir());
+            Ok(there.filter_map(|dir| SharedStore::open(dir, &known)).collect())
         });
-        match opened.await {
-            Ok(shared) => *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared,
-            Err(error) => {
-                tracing::info!(%error, "the registry's store is here but cannot be read; blobs are copied")
-            }
-        }
+        let shared = opened.await.unwrap_or_default();
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = shared;
     }
 
-    fn shared(&self) -> Option<SharedStore> {
+    fn shared(&self) -> Vec<SharedStore> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -158,12 +152,31 @@ impl RemoteStore {
 
     async fn file(&self, file: &FileEntry) -> Result<FileBytes, RegistryError> {
         let info = file.blob;
-        if let Some(shared) = self.shared().filter(|shared| shared.blobs.contains(&info.digest)) {
-            match blocking(move || Ok(shared.blobs.open_file(&info)?)).await {
+        for SharedStore { blobs, .. } in self.shared() {
+            if !blobs.contains(&info.digest) {
+                continue;
+            }
+            match blocking(move || Ok(blobs.open_file(&info)?)).await {
                 Ok(file) => return Ok(file),
-                Err(error) => tracing::warn!(%error, "a blob cannot be mapped in place and is copied"),
+                Err(error) => tracing::warn!(%error, "a blob cannot be mapped in place"),
             }
         }
         self.client.blob(info, &self.cache).await.map(FileBytes::from)
+    }
+}
+
+impl SharedStore {
+    /// The folder, opened unless it is among `known`.
+    fn open(dir: PathBuf, known: &[Self]) -> Option<Self> {
+        if let Some(known) = known.iter().find(|shared| shared.dir == dir) {
+            return Some(known.clone());
+        }
+        match BlobStore::open(&dir) {
+            Ok(blobs) => Some(Self { dir, blobs: Arc::new(blobs) }),
+            Err(error) => {
+                tracing::info!(%error, "a folder of the registry's store is here but cannot be read; blobs are copied");
+                None
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
-use helios_storage::{BlobInfo, BlobStore, BlobWriter, StorageError};
+use helios_storage::{BlobInfo, BlobWriter, StorageError, Tiers};
 use helios_types::Digest;
 
 /// The pinned blobs of a store, counted.
@@ -42,6 +42,11 @@ impl Pins {
         Watch(self)
     }
 
+    /// What is pinned.
+    pub(crate) fn pinned(&self) -> Vec<Digest> {
+        self.state().counts.keys().copied().collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,18 +76,18 @@ impl ClosedGate<'_> {
 /// Brings blobs into the store for one pull and pins them until dropped. Its methods block.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    blobs: Arc<BlobStore>,
+    blobs: Arc<Tiers>,
     pins: Arc<Pins>,
     pinned: Mutex<Vec<Digest>>,
 }
 
 impl Intake {
-    pub(crate) fn new(blobs: Arc<BlobStore>, pins: Arc<Pins>) -> Self {
+    pub(crate) fn new(blobs: Arc<Tiers>, pins: Arc<Pins>) -> Self {
         Self { blobs, pins, pinned: Mutex::default() }
     }
 
     /// The store behind it.
-    pub(crate) fn blobs(&self) -> &Arc<BlobStore> {
+    pub(crate) fn blobs(&self) -> &Arc<Tiers> {
         &self.blobs
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use helios_storage::StorageError;
 use helios_types::{Digest, ModelRef};
 use tokio::sync::watch;
 
@@ -278,12 +279,20 @@ async fn fetch(
     Ok(Fetched { digest, manifest, source })
 }
 
-/// Brings a lost blob back by fetching again what a model that has it was made of.
+/// Brings a blob that is not here back by fetching again what a model that has it was made of, once however many ask.
+///
+/// # Errors
+/// [`StorageError::BlobMissing`] if no source is known; what the source says.
 pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<(), RegistryError> {
-    let unknown = RegistryError::UnknownDigest { kind: "blob", digest: blob };
-    let (_, manifest) = registry.manifest_with(&blob).await?.ok_or(unknown)?;
+    let missing = || StorageError::BlobMissing { digest: blob };
+    let (version, manifest) = registry.manifest_with(&blob).await?.ok_or_else(missing)?;
+    let _turn = registry.turns().take(version).await;
+    if registry.blobs().contains(&blob) {
+        return Ok(());
+    }
     let text = manifest.metadata.as_ref().map(|facts| facts.source.clone()).unwrap_or_default();
-    let source: Source = text.parse()?;
+    let Ok(source) = text.parse::<Source>() else { return Err(missing().into()) };
+    tracing::info!(%blob, source = text, "a blob that is not here is fetched again");
     let (reporter, _progress) = Reporter::new();
     fetch(&Context::new(Arc::clone(registry), reporter), &source, None).await?;
     if registry.blobs().contains(&blob) {

@@ -39,7 +39,7 @@ impl Registry {
         config: &RegistryConfig,
         mut report: impl FnMut(RebuildProgress) + Send + 'static,
     ) -> Result<Counts, RegistryError> {
-        let ground = Ground::open(Arc::new(helios_storage::RealDisk), dir.to_owned()).await?;
+        let ground = Ground::open(Arc::new(helios_storage::RealDisk), dir.to_owned(), Vec::new()).await?;
         let file = dir.join(DATABASE_FILE);
         let mut kept = Vec::new();
         if matches!(config.metadata, MetadataConfig::Sqlite) {

@@ -5,16 +5,16 @@
 //! memory: parsed manifests; everything else is one question to the database.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use helios_runtime::Clock;
-use helios_storage::{
-    Blob, BlobInfo, BlobStore, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk,
-};
+use helios_storage::tiers::{Mover, TierReport};
+use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
+use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
@@ -37,7 +37,10 @@ pub struct Registry {
     dir: PathBuf,
     config: RegistryConfig,
     files: DurableFiles,
-    blobs: Arc<BlobStore>,
+    blobs: Arc<Tiers>,
+    elsewhere: Elsewhere,
+    /// Moves blobs between the directories, where there are several.
+    mover: OnceLock<Mover>,
     derived: DerivedBlobs,
     pins: Arc<Pins>,
     metadata: Arc<dyn Metadata>,
@@ -108,7 +111,7 @@ impl Registry {
     /// [`RegistryError::StoreInUse`] if another process has it open; [`RegistryError::Storage`];
     /// [`RegistryError::Metadata`].
     pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
-        let ground = Ground::open(Arc::new(RealDisk), dir.to_owned()).await?;
+        let ground = Ground::open(Arc::new(RealDisk), dir.to_owned(), config.tiers.clone()).await?;
         let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
         Self::open_ground(ground, metadata, config).await
     }
@@ -123,7 +126,8 @@ impl Registry {
         dir: &Path,
         config: RegistryConfig,
     ) -> Result<Arc<Self>, RegistryError> {
-        Self::open_ground(Ground::open(disk, dir.to_owned()).await?, metadata, config).await
+        let ground = Ground::open(disk, dir.to_owned(), config.tiers.clone()).await?;
+        Self::open_ground(ground, metadata, config).await
     }
 
     async fn open_ground(
@@ -132,15 +136,28 @@ impl Registry {
         config: RegistryConfig,
     ) -> Result<Arc<Self>, RegistryError> {
         let is_known = metadata.record(STORES, &ground.id).await?.is_some();
-        blocking(move || {
+        let opened = blocking(move || {
             if !is_known {
                 import(&ground, &*metadata, &mut |_| {})?;
             }
             let registry = Self::on(ground, metadata, config)?;
             registry.settle()?;
             Ok(Arc::new(registry))
-        })
-        .await
+        });
+        let registry = opened.await?;
+        registry.blobs.set_keeper(Arc::new(StoreKeeper::new(Arc::downgrade(&registry))));
+        if registry.blobs.keeps_books() {
+            registry.start_moving().await?;
+        }
+        Ok(registry)
+    }
+
+    /// Finds out what the tiers need to know and lets them move blobs.
+    async fn start_moving(self: &Arc<Self>) -> Result<(), RegistryError> {
+        self.look_elsewhere().await?;
+        let mover = Mover::start(&self.blobs)?;
+        self.mover.get_or_init(|| mover);
+        Ok(())
     }
 
     fn on(
@@ -155,6 +172,8 @@ impl Registry {
             derived: DerivedBlobs::open_on(disk, &ground.dir, config.derived_bytes_max),
             files: ground.files,
             blobs: ground.blobs,
+            elsewhere: Elsewhere::default(),
+            mover: OnceLock::new(),
             pins: Arc::default(),
             metadata,
             loaded: LoadedManifests::default(),
@@ -405,12 +424,22 @@ impl Registry {
         &self.files
     }
 
-    pub(crate) fn blobs(&self) -> &BlobStore {
+    /// The directories with the blobs.
+    pub fn blobs(&self) -> &Arc<Tiers> {
         &self.blobs
     }
 
-    pub(crate) fn blobs_shared(&self) -> Arc<BlobStore> {
-        Arc::clone(&self.blobs)
+    /// The directories with what they hold and how they are. O(blobs).
+    ///
+    /// # Errors
+    /// [`RegistryError::Internal`] if there is no thread for it.
+    pub async fn tiers(&self) -> Result<Vec<TierReport>, RegistryError> {
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || Ok(blobs.report())).await
+    }
+
+    pub(crate) fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
     }
 
     pub(crate) fn pins(&self) -> &Pins {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use helios_runtime::{Clock, Tasks};
-use helios_storage::{BlobInfo, BlobScrub, ScrubStep};
+use helios_storage::tiers::CopyScrub;
+use helios_storage::{BlobInfo, ScrubStep};
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,7 @@ pub struct ScrubReport {
     pub repaired: usize,
 }
 
-/// Brings blobs back: from another tier, a peer, or where the model came from.
+/// Brings back blobs that no directory of the store has right: from a peer, a parent, or where the model came from.
 pub trait Repair: Send + Sync {
     /// Puts the blob, which is not in the store, into it.
     fn repair<'a>(
@@ -58,7 +59,7 @@ pub trait Repair: Send + Sync {
     ) -> BoxFuture<'a, Result<(), RegistryError>>;
 }
 
-/// Repairs from the source that a model was pulled from.
+/// Repairs from upstream - a parent and its fleet, a remote store - or from the source that a model was pulled from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FromSource;
 
@@ -68,7 +69,7 @@ impl Repair for FromSource {
         registry: &'a Arc<Registry>,
         blob: BlobInfo,
     ) -> BoxFuture<'a, Result<(), RegistryError>> {
-        Box::pin(crate::pull::refetch(registry, blob.digest))
+        Box::pin(registry.bring_back(blob))
     }
 }
 
@@ -145,7 +146,7 @@ impl Registry {
         }
         report.damaged += 1;
         tracing::error!(digest = %blob.digest, %error, "the scrubber found a damaged blob");
-        let repaired = repair.repair(self, blob).await;
+        let repaired = if self.heal(blob).await { Ok(()) } else { repair.repair(self, blob).await };
         metrics::damaged(if repaired.is_ok() { "repaired" } else { "lost" });
         match repaired {
             Ok(()) => {
@@ -158,18 +159,35 @@ impl Registry {
         }
     }
 
-    /// Reads a blob at the configured rate.
+    /// Whether another directory had the blob right.
+    async fn heal(&self, blob: BlobInfo) -> bool {
+        let store = Arc::clone(self.blobs());
+        blocking(move || Ok(store.heal(&blob))).await.unwrap_or(false)
+    }
+
+    /// Reads every copy of a blob at the configured rate; the error of the last that was wrong.
     async fn read_again(&self, blob: BlobInfo, report: &mut ScrubReport) -> Result<(), RegistryError> {
-        let store = self.blobs_shared();
-        let mut scrub: BlobScrub = blocking(move || Ok(store.scrub(&blob)?)).await?;
+        let store = Arc::clone(self.blobs());
+        let mut outcome = Ok(());
+        for copy in blocking(move || Ok(store.scrub(&blob)?)).await? {
+            outcome = self.read_copy_again(copy, report).await.and(outcome);
+        }
+        outcome
+    }
+
+    async fn read_copy_again(
+        &self,
+        mut copy: CopyScrub,
+        report: &mut ScrubReport,
+    ) -> Result<(), RegistryError> {
         loop {
-            let store = self.blobs_shared();
+            let store = Arc::clone(self.blobs());
             let work = move || {
-                let step = scrub.step(&store, STEP_BYTES)?;
-                Ok((step, scrub))
+                let step = store.scrub_step(&mut copy, STEP_BYTES)?;
+                Ok((step, copy))
             };
             let (step, resumed) = blocking(work).await?;
-            scrub = resumed;
+            copy = resumed;
             let (ScrubStep::Read(bytes) | ScrubStep::Right(bytes)) = step;
             report.bytes += bytes;
             if matches!(step, ScrubStep::Right(_)) {

@@ -42,14 +42,14 @@ impl Shelf {
         Ok(())
     }
 
-    /// What is known of a blob that waits, or is one of some version, and is here.
+    /// What is known of a blob that waits, or is one of some version, and is here or can be fetched again.
     pub(crate) async fn known(&self, registry: &Registry, digest: &Digest) -> Option<BlobInfo> {
         let waiting = self.blobs().get(digest).map(|waiting| waiting.info);
         let info = match waiting {
             Some(info) => info,
             None => registry.blob_info(digest).await.ok()?,
         };
-        registry.content(info).is_ok().then_some(info)
+        registry.is_to_be_had(&info.digest).then_some(info)
     }
 
     fn blobs(&self) -> MutexGuard<'_, HashMap<Digest, Waiting>> {

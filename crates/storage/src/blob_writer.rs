@@ -30,6 +30,9 @@ pub(crate) trait WriteWatch: fmt::Debug + Send + Sync {
     /// `bytes` were written within `elapsed`.
     fn wrote(&mut self, bytes: u64, elapsed: Duration);
 
+    /// Whether something else was given up for `bytes` that did not fit, so that it is worth trying again.
+    fn made_room(&mut self, error: &StorageError, bytes: u64) -> bool;
+
     /// Writing failed.
     fn failed(&mut self, error: &StorageError);
 
@@ -69,6 +72,9 @@ impl BlobWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         while let Err(error) = self.write_here(bytes) {
             let Some(watch) = &mut self.watch else { return Err(error) };
+            if watch.made_room(&error, bytes.len() as u64) {
+                continue;
+            }
             watch.failed(&error);
             let end = self.hasher.size() + bytes.len() as u64;
             match watch.elsewhere(end) {

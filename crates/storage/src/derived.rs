@@ -131,6 +131,16 @@ impl DerivedBlobs {
         Ok(freed)
     }
 
+    /// Deletes about `bytes`, those unused longest first; returns the bytes freed. Who has one mapped keeps it.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn give_up(&self, bytes: u64) -> Result<u64, StorageError> {
+        let files = self.by_last_use()?;
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        self.shrink(files, total.saturating_sub(bytes), None)
+    }
+
     fn build<E: From<StorageError>>(
         &self,
         key: &DerivedKey,
@@ -197,27 +207,43 @@ impl DerivedBlobs {
 
     /// Deletes those unused longest until the rest, `keep` among them, fits the budget. Who has one mapped keeps it.
     fn evict(&self, keep: &Path) -> Result<(), StorageError> {
+        self.shrink(self.by_last_use()?, self.bytes_max, Some(keep)).map(drop)
+    }
+
+    /// Every derived blob, those unused longest first.
+    fn by_last_use(&self) -> Result<Vec<DerivedFile>, StorageError> {
         let mut files = Vec::new();
         for folder in self.folders()? {
             for path in durable::files_in(&*self.disk, &folder)? {
                 if let Ok(status) = self.disk.status(&path) {
                     let used = self.state().used.get(&path).copied().unwrap_or(0);
-                    files.push((used, status.modified, path, status.size));
+                    files.push(DerivedFile { used, modified: status.modified, path, size: status.size });
                 }
             }
         }
         files.sort_unstable();
-        let mut total: u64 = files.iter().map(|(.., size)| size).sum();
-        for (_, _, path, size) in files {
-            if total <= self.bytes_max {
+        Ok(files)
+    }
+
+    /// Deletes `files` in order until at most `bytes_max` are left; returns the bytes freed.
+    fn shrink(
+        &self,
+        files: Vec<DerivedFile>,
+        bytes_max: u64,
+        keep: Option<&Path>,
+    ) -> Result<u64, StorageError> {
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        let mut freed = 0;
+        for file in files {
+            if total - freed <= bytes_max {
                 break;
             }
-            if path != keep {
-                self.remove(&path)?;
-                total -= size;
+            if keep != Some(&*file.path) {
+                self.remove(&file.path)?;
+                freed += file.size;
             }
         }
-        Ok(())
+        Ok(freed)
     }
 
     fn remove(&self, path: &Path) -> Result<(), StorageError> {
@@ -251,6 +277,15 @@ impl DerivedBlobs {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A derived blob, ordered by its last use in this process, then by its age.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DerivedFile {
+    used: u64,
+    modified: (i64, i64),
+    path: PathBuf,
+    size: u64,
 }
 
 /// What the file's name begins with.

@@ -39,7 +39,7 @@ pub enum StorageError {
     },
     /// No directory of the store has room for a blob, and nothing may leave.
     #[error(
-        "no tier has room for {bytes} bytes: {tiers}\nhint: `helios rm` and `helios gc` free space, `helios unpin` lets a model go; or add a directory to `store.tiers`"
+        "no tier has room for {bytes} bytes: {tiers}\nhint: `helios rm` and `helios gc` free space, `helios warm MODEL --off` lets a model go; or add a directory to `store.tiers`"
     )]
     NoRoom {
         /// Size of the blob, or what is known of it.
@@ -55,16 +55,6 @@ pub enum StorageError {
     TierAbsent {
         /// The directory.
         dir: PathBuf,
-    },
-    /// A place elsewhere did not bring a blob.
-    #[error("{origin} did not bring blob {digest}: {problem}")]
-    Origin {
-        /// Its name.
-        origin: String,
-        /// The blob.
-        digest: Digest,
-        /// What happened.
-        problem: String,
     },
     /// The store has no such blob.
     #[error("blob {digest} is not in the store\nhint: pull the model again")]
@@ -183,7 +173,6 @@ impl Classify for StorageError {
             },
             Self::StorageFull { .. } | Self::NoRoom { .. } => ErrorCode::StorageFull,
             Self::TierAbsent { .. } => ErrorCode::Unavailable,
-            Self::Origin { .. } => ErrorCode::Upstream,
             Self::BlobMissing { .. } => ErrorCode::NotFound,
             Self::BlobCorrupt { .. }
             | Self::BlobMismatch { .. }

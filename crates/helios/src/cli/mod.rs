@@ -12,7 +12,7 @@ pub(crate) use serve::{
 };
 pub(crate) use store::{
     ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs,
-    ShowArgs, TagArgs,
+    ShowArgs, TagArgs, TiersArgs,
 };
 
 /// Serves large language models on hardware you own.
@@ -78,6 +78,11 @@ pub(crate) enum Command {
     Dedup(DedupArgs),
     /// Free the space of everything that no tag refers to
     Gc(GcArgs),
+    /// Show the directories of the store: what they hold, how fast they are, whether they work
+    ///
+    /// `store.budget` bounds the store's own directory, `store.tiers` adds more: memory, NVMe, SSD. Blobs move between them
+    /// by use.
+    Tiers(TiersArgs),
     /// Check, explain or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

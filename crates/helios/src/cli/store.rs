@@ -101,6 +101,13 @@ pub(crate) struct DedupArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TiersArgs {
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct GcArgs {
     /// One JSON object on standard output
     #[arg(long)]

@@ -10,6 +10,7 @@ mod ps;
 mod run;
 mod serve;
 mod store;
+mod tiers;
 
 pub(crate) use bench::{bench_engine, bench_prefetch, bench_storage};
 pub(crate) use cluster::{proxy, registry, worker};
@@ -20,3 +21,4 @@ pub(crate) use ps::ps;
 pub(crate) use run::run;
 pub(crate) use serve::serve;
 pub(crate) use store::{convert, dedup, gc, history, list, pull, push, rm, rollback, show, tag};
+pub(crate) use tiers::tiers;

@@ -6,6 +6,7 @@
 mod explain;
 mod flags;
 mod size;
+mod tiers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use explain::{Setting, explain};
 pub(crate) use flags::Flags;
 pub(crate) use size::{parse_size, show_size};
+pub(crate) use tiers::TierSettings;
 
 use crate::environment;
 
@@ -79,6 +81,11 @@ pub(crate) enum LogFormat {
 pub(crate) struct StoreConfig {
     /// Directory of the model store; by default `helios` in the user's data directory.
     pub(crate) dir: Option<PathBuf>,
+    /// Most bytes of blobs in that directory, such as `500GiB`; by default what its file system has. At the bound, weights
+    /// that can be had again from elsewhere leave, those of least use first; what cannot stays, and a pull is refused.
+    pub(crate) budget: Option<String>,
+    /// More directories, in the order that new blobs try them behind the first; blobs move between them by use.
+    pub(crate) tiers: Vec<TierSettings>,
     /// How files are read: `auto` (io_uring where the system allows it), `io_uring` or `threads`.
     pub(crate) io: IoSetting,
     /// Database of manifests and tags: `sqlite` (a file in the store) or `postgres://USER:PASSWORD@HOST/DATABASE`; by
@@ -205,6 +212,9 @@ impl Config {
                     "store: `{address}` is no address of a registry: expected http://HOST:PORT"
                 )));
             }
+        }
+        if let Some(dir) = &self.store.dir {
+            self.store.tier_directories(dir)?;
         }
         self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;
         self.worker.validate().map_err(|error| value(error.to_string()))

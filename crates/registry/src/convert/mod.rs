@@ -49,6 +49,7 @@ pub(crate) async fn gather(
         let problem = format!("it is in the {format} form already");
         return Err(refused(&resolved, problem, "`helios tag` gives a model another name"));
     }
+    context.registry.ensure_files(&resolved.manifest).await?;
     let (intake, reporter) = (context.intake.clone(), context.reporter.clone());
     blocking(move || {
         let origin = Origin::open(&intake, resolved)?;
@@ -122,7 +123,7 @@ impl Sink<'_> {
         let total = layout.size as u64;
         let mut report = |done| self.reporter.file(Phase::Converting, path, done, Some(total));
         let key = format!("convert-{}", blake3_name(&layout.header));
-        let mut writer = self.intake.blobs().writer(&key)?;
+        let mut writer = self.intake.blobs().writer(&key, Some(total))?;
         writer.restart()?;
         let mut output = Output::new(writer, &mut report);
         output.put(&layout.header)?;

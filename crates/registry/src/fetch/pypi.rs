@@ -105,7 +105,7 @@ impl Extraction {
         }
         // Read anew each time: a wheel is unpacked faster than half a file is checked.
         let key = registry::digest_of(self.subject.as_bytes()).hex();
-        let mut writer = self.intake.blobs().writer(&key)?;
+        let mut writer = self.intake.blobs().writer(&key, Some(size))?;
         writer.restart()?;
         self.copy(&mut member, &mut writer, size)?;
         self.intake.commit(writer, self.digest).map_err(|error| match error {

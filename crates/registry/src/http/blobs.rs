@@ -27,7 +27,6 @@ pub(super) async fn blob(
     headers: HeaderMap,
 ) -> Result<Response, RegistryError> {
     let info = registry.blob_info(&digest).await?;
-    registry.ensure_blob(&info).await?;
-    let content = registry.content(info)?;
+    let content = registry.content(info).await?;
     ranged::answer(&content, &method, &headers).await
 }

@@ -10,6 +10,7 @@
 //! | `POST push` | puts a model into the remote store |
 //! | `POST tag` · `POST rollback` | another name · an earlier version |
 //! | `POST gc` · `POST dedup` | garbage collection · deduplication |
+//! | `GET tiers` | the directories of the store, what they hold and how they are |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
@@ -86,6 +87,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/gc", post(models::gc))
         .route("/push", post(models::push))
         .route("/dedup", post(models::dedup))
+        .route("/tiers", get(models::tiers))
         .route("/manifests/{digest}", get(blobs::manifest))
         .route("/blobs/{digest}", get(blobs::blob))
         .route("/pieces/{digest}/{index}", get(swarm::piece))

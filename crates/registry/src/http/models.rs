@@ -14,6 +14,7 @@ use helios_runtime::Clock;
 use super::answer::{Body, Query};
 use super::wire::{
     ErrorDetail, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RollbackBody, TagBody,
+    TierList,
 };
 use crate::registry::invalid_request;
 use crate::{DedupReport, GcReport, Progress, Pull, PullEvent, PushReport, Registry, RegistryError, via};
@@ -36,7 +37,7 @@ pub(super) async fn show(
         model: resolved.reference,
         digest: resolved.digest,
         manifest: (*resolved.manifest).clone(),
-        store: registry.dir().to_owned(),
+        stores: registry.blobs().directories(),
     }))
 }
 
@@ -84,6 +85,10 @@ pub(super) async fn dedup(
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Json<DedupReport>, RegistryError> {
     registry.deduplicate().await.map(Json)
+}
+
+pub(super) async fn tiers(State(registry): State<Arc<Registry>>) -> Result<Json<TierList>, RegistryError> {
+    Ok(Json(TierList { tiers: registry.tiers().await? }))
 }
 
 pub(super) async fn pull(

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use helios_storage::tiers::TierReport;
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,14 @@ pub(crate) struct Model {
     pub(crate) digest: Digest,
     pub(crate) manifest: Manifest,
     pub(crate) history: Vec<TagEntry>,
-    /// The store's folder, which a reader on the same host may map.
-    pub(crate) store: PathBuf,
+    /// The store's folders, fastest first, which a reader on the same host may map.
+    pub(crate) stores: Vec<PathBuf>,
+}
+
+/// Answer to `GET tiers`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TierList {
+    pub(crate) tiers: Vec<TierReport>,
 }
 
 /// Query of `model`, body of `push`.

@@ -103,7 +103,7 @@ pub(super) async fn resolve(
         // Clients remember by the commit that the file is not there.
         return Err(HubError::no_entry(path).with(HeaderMap::from_iter([version.header()])));
     };
-    let content = hub.registry.content(file.blob)?;
+    let content = hub.registry.content(file.blob).await?;
     let mut response = ranged::answer(&content, request.method(), request.headers()).await?;
     let headers = response.headers_mut();
     headers.extend([version.header()]);

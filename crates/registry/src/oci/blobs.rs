@@ -16,7 +16,7 @@ pub(super) async fn read(oci: &Oci, text: &str, request: Request) -> Result<Resp
     let digest = digest(text)?;
     let mut response = match oci.shelf.known(&oci.registry, &digest).await {
         Some(info) => {
-            let content = oci.registry.content(info)?;
+            let content = oci.registry.content(info).await?;
             ranged::answer(&content, request.method(), request.headers()).await?
         }
         None => match oci.registry.manifest(&digest).await {

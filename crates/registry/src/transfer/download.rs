@@ -114,7 +114,7 @@ impl Transfer<'_> {
     ) -> Result<Partial, RegistryError> {
         let (blobs, size) = (Arc::clone(self.blobs), self.size);
         let writer = blocking(move || {
-            let mut writer = blobs.writer(&key)?;
+            let mut writer = blobs.writer(&key, size)?;
             if !resumable || size.is_some_and(|size| writer.len() > size) {
                 writer.restart()?;
             }

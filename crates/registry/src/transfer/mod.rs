@@ -19,7 +19,7 @@ mod write;
 use std::ops::Range;
 
 use futures::future::BoxFuture;
-use helios_storage::{BlobStore, BlobWriter};
+use helios_storage::{BlobWriter, Tiers};
 use helios_types::Digest;
 use http::HeaderValue;
 
@@ -85,7 +85,7 @@ pub(crate) trait Origin: Send + Sync {
 /// One file to be brought.
 pub(crate) struct Transfer<'a> {
     pub(crate) origin: &'a dyn Origin,
-    pub(crate) blobs: &'a std::sync::Arc<BlobStore>,
+    pub(crate) blobs: &'a std::sync::Arc<Tiers>,
     pub(crate) limits: &'a FetchConfig,
     /// What tells this file from others with the same validator, such as its address.
     pub(crate) address: String,

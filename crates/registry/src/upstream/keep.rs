@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use helios_storage::{BlobInfo, StorageError};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 
@@ -46,14 +48,31 @@ impl Registry {
         Err(missing)
     }
 
-    /// Brings a blob that a manifest names from upstream, unless it is here.
+    /// Brings a blob that a manifest names from elsewhere, unless it is here.
     pub(crate) async fn ensure_blob(self: &Arc<Self>, info: &BlobInfo) -> Result<(), RegistryError> {
-        if self.upstreams().is_empty() || self.blobs().contains(&info.digest) {
-            return Ok(());
+        if self.blobs().contains(&info.digest) { Ok(()) } else { self.bring_back(*info).await }
+    }
+
+    /// Brings all files of a version from elsewhere that are not here.
+    pub(crate) async fn ensure_files(self: &Arc<Self>, manifest: &Manifest) -> Result<(), RegistryError> {
+        for file in &manifest.files {
+            self.ensure_blob(&file.blob).await?;
         }
-        let (reporter, _progress) = Reporter::new();
-        let context = Context::new(Arc::clone(self), reporter);
-        context.bring_upstream(info, &info.digest.to_string()).await
+        Ok(())
+    }
+
+    /// Brings a blob that is not here: from upstream, with the fleet, else from the source of a version that has it; boxed,
+    /// since a source may itself be a version that has to be brought back.
+    pub(crate) fn bring_back(self: &Arc<Self>, info: BlobInfo) -> BoxFuture<'_, Result<(), RegistryError>> {
+        let bring = async move {
+            let (reporter, _progress) = Reporter::new();
+            let context = Context::new(Arc::clone(self), reporter);
+            let upstream = context.bring_upstream(&info, &info.digest.to_string()).await;
+            let Err(failure) = upstream else { return Ok(()) };
+            let refetched = crate::pull::refetch(self, info.digest).await;
+            refetched.map_err(|error| if self.upstreams().is_empty() { error } else { failure })
+        };
+        bring.boxed()
     }
 }
 

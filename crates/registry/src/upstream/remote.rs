@@ -12,6 +12,7 @@ use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
 
 use super::Upstream;
+use crate::elsewhere::PUSHED;
 use crate::object::Bucket;
 use crate::progress::Reporter;
 use crate::transfer::Origin;
@@ -102,7 +103,10 @@ impl Registry {
             )
         })?;
         let resolved = self.resolve(model).await?;
-        remote.push(self, &resolved).await
+        let report = remote.push(self, &resolved).await?;
+        self.put_record(PUSHED, &resolved.digest.to_string(), &Clock.unix_ms()).await?;
+        self.note_elsewhere(&resolved.manifest, "", true);
+        Ok(report)
     }
 }
 

@@ -20,3 +20,4 @@ mod packages;
 mod profile;
 mod scrub;
 mod store;
+mod tiers;

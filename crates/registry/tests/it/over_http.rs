@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use helios_registry::{ModelStore, Registry, RegistryClient, RegistryError, Role, http};
-use helios_storage::BlobStore;
+use helios_storage::Tiers;
 use helios_types::{Classify, ErrorCode, ModelRef};
 
 use crate::membership::worker;
@@ -78,7 +78,7 @@ async fn blobs_come_verified_by_map_on_this_host_and_by_download_elsewhere() {
         |folder: &str| fs::read_dir(place.path(folder).join("blobs/sha256")).expect("a cache").count();
     assert_eq!(cached("near"), 0);
 
-    let far = Arc::new(BlobStore::open(&place.path("far")).expect("a cache"));
+    let far = Tiers::open(&place.path("far"), Vec::new()).expect("a cache");
     for file in &resolved.manifest.files {
         let blob = client.blob(file.blob, &far).await.expect(&file.path);
         assert!(*blob == *registry.blob(file).await.expect("the original"));
@@ -92,14 +92,14 @@ async fn a_partial_blob_is_finished_with_a_range() {
     let (registry, client) = registry_with_model(&place).await;
     let resolved = registry.resolve(&name("org/tiny:v1")).await.expect("resolved");
     let info = resolved.manifest.required(Role::Weights).expect("weights").blob;
-    let far = Arc::new(BlobStore::open(&place.path("far")).expect("a cache"));
-    let mut writer = far.writer(&info.digest.hex()).expect("a writer");
+    let far = Tiers::open(&place.path("far"), Vec::new()).expect("a cache");
+    let mut writer = far.writer(&info.digest.hex(), None).expect("a writer");
     writer.write(&models::gguf(1.0)[..1000]).expect("written");
     drop(writer);
     assert!(*client.blob(info, &far).await.expect("the rest") == *models::gguf(1.0));
     // Wrong bytes of an earlier attempt are found out and cost only themselves.
-    let elsewhere = Arc::new(BlobStore::open(&place.path("elsewhere")).expect("a cache"));
-    let mut writer = elsewhere.writer(&info.digest.hex()).expect("a writer");
+    let elsewhere = Tiers::open(&place.path("elsewhere"), Vec::new()).expect("a cache");
+    let mut writer = elsewhere.writer(&info.digest.hex(), None).expect("a writer");
     writer.write(&[9; 1000]).expect("written");
     drop(writer);
     assert_eq!(client.blob(info, &elsewhere).await.expect_err("wrong").code(), ErrorCode::Corrupt);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use helios_types::Digest;
 
@@ -11,6 +11,7 @@ use super::plan::{Piece, RecipePlan};
 use super::{RECIPE_BYTES_MAX, Recipe, RecipePart, SCHEMA};
 use crate::disk::{DiskFile, FileStatus, OpenMode};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
+use crate::scrub::ScrubPart;
 use crate::{Blob, BlobInfo, BlobStore, DurableFiles, FileBytes, StorageError, durable};
 
 /// The recipes whose parts, put together, were found right, with the states of the files they were read from.
@@ -136,6 +137,25 @@ impl BlobStore {
             durable::files_in(&**self.disk(), &dir)?.into_iter().filter_map(named).collect();
         recipes.sort_unstable();
         Ok(recipes)
+    }
+
+    /// The ranges that a recipe consists of, to be read; `None` if the file is not kept as one.
+    pub(crate) fn recipe_parts(&self, info: &BlobInfo) -> Result<Option<Vec<ScrubPart>>, StorageError> {
+        let Some(Opened { recipe, files, .. }) = self.open_recipe(info)? else { return Ok(None) };
+        let files: HashMap<Digest, Arc<dyn DiskFile>> =
+            files.into_iter().map(|(digest, file)| (digest, Arc::from(file))).collect();
+        let part = |part: &RecipePart| ScrubPart {
+            file: Arc::clone(&files[&part.blob]),
+            start: part.offset,
+            end: part.offset + part.length,
+        };
+        Ok(Some(recipe.parts.iter().map(part).collect()))
+    }
+
+    /// Reads a recipe that was found wrong once more, to find out which part is.
+    pub(crate) fn verify_recipe_again(&self, info: &BlobInfo) -> Result<(), StorageError> {
+        self.verified_recipes().entries().remove(&info.digest);
+        self.open_recipe(info)?.map_or(Ok(()), |opened| self.verify_recipe(&opened, info))
     }
 
     /// Deletes a recipe and returns its own size on disk, 0 if it was not there.

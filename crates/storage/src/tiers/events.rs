@@ -32,6 +32,7 @@ pub(crate) enum Moved {
     Promoted,
     Demoted,
     Evicted,
+    Repaired,
 }
 
 /// A blob went to another tier, or left one.
@@ -40,6 +41,7 @@ pub(crate) fn moved(how: Moved, dir: &Path, digest: &helios_types::Digest, bytes
         Moved::Promoted => "promoted",
         Moved::Demoted => "demoted",
         Moved::Evicted => "evicted",
+        Moved::Repaired => "repaired",
     };
     metrics::counter!("helios_tier_moves_total", "dir" => dir.display().to_string(), "how" => how)
         .increment(1);
@@ -61,7 +63,7 @@ pub fn describe() {
     );
     metrics::describe_counter!(
         "helios_tier_moves_total",
-        "Blobs that were promoted to, demoted to or evicted from a directory of the store."
+        "Blobs that were promoted to, demoted to, evicted from or repaired in a directory of the store."
     );
     metrics::describe_counter!(
         "helios_tier_moved_bytes_total",

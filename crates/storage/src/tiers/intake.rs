@@ -4,10 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ledger::PlaceId;
+use super::policy::Placement;
 use super::reservation::Reservation;
 use super::{Tiers, now_ms};
 use crate::blob_writer::WriteWatch;
 use crate::{BlobInfo, BlobStore, BlobWriter, StorageError};
+
+/// Derived blobs given up at a time, about: a disk that is full is full for the next write, too.
+const GIVE_UP_BYTES_MIN: u64 = 256 << 20;
 
 impl Tiers {
     /// Stores a small blob whole.
@@ -30,6 +35,15 @@ impl Tiers {
         self.placed(self.files.size(path)?, &mut |store| store.import_file(path, progress))
     }
 
+    /// Begins a blob that arrives in pieces and cannot be resumed: a writer that is dropped leaves nothing behind. `bytes`
+    /// is its size, where that is known.
+    ///
+    /// # Errors
+    /// As [`writer`](Self::writer).
+    pub fn temporary_writer(self: &Arc<Self>, bytes: Option<u64>) -> Result<BlobWriter, StorageError> {
+        self.begin(None, bytes)
+    }
+
     /// Begins a blob that arrives in pieces, or resumes the one begun under the same key. `bytes` is its size, where
     /// that is known: room for all of it is then found before the first byte. If the directory fails or fills while it is
     /// written, the writer goes on in the next with what it has.
@@ -37,18 +51,26 @@ impl Tiers {
     /// # Errors
     /// [`StorageError::InvalidKey`], [`StorageError::NoRoom`], or what the last directory that was tried said.
     pub fn writer(self: &Arc<Self>, key: &str, bytes: Option<u64>) -> Result<BlobWriter, StorageError> {
+        self.begin(Some(key), bytes)
+    }
+
+    fn begin(self: &Arc<Self>, key: Option<&str>, bytes: Option<u64>) -> Result<BlobWriter, StorageError> {
         let mut failure = None;
         for _ in 0..=self.directories.len() {
-            let reservation = match self.resumed(key, bytes) {
+            let reservation = match key.and_then(|key| self.resumed(key, bytes)) {
                 Some(reservation) => reservation,
                 None => {
                     self.reserve_new(bytes.unwrap_or(0)).map_err(|error| failure.take().unwrap_or(error))?
                 }
             };
-            match self.attempt(reservation.place(), |store| store.writer(key)) {
+            let place = reservation.place();
+            match self.attempt(place, |store| begin_in(store, key)) {
                 Ok(writer) => return Ok(writer.watched(self.watch(reservation, key, bytes))),
                 Err(error @ StorageError::InvalidKey { .. }) => return Err(error),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    self.made_room(place, &error, bytes.unwrap_or(0));
+                    failure = Some(error);
+                }
             }
         }
         Err(failure.unwrap_or_else(|| self.no_room(bytes.unwrap_or(0))))
@@ -57,10 +79,10 @@ impl Tiers {
     fn watch(
         self: &Arc<Self>,
         reservation: Reservation,
-        key: &str,
+        key: Option<&str>,
         bytes: Option<u64>,
     ) -> Box<dyn WriteWatch> {
-        Box::new(Watch { reservation: Some(reservation), key: key.to_owned(), bytes })
+        Box::new(Watch { reservation: Some(reservation), key: key.map(str::to_owned), bytes })
     }
 
     /// Room in the directory where an earlier writer of the key stopped.
@@ -74,7 +96,8 @@ impl Tiers {
             Some((id, store.partial_bytes(key)?))
         });
         let (id, done) = begun.next()?;
-        Reservation::new(self, id, bytes.unwrap_or(done).max(done))
+        let mut reservation = Reservation::new(self, id, 0)?;
+        reservation.grow_to(bytes.unwrap_or(done).max(done)).then_some(reservation)
     }
 
     /// Runs `write` on the directory with room for `bytes`, or on the next if that fails or fills.
@@ -91,32 +114,51 @@ impl Tiers {
                 Ok(_) => return Err(failure.unwrap_or_else(|| self.no_room(bytes))),
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
-            tried.push(reservation.place());
             match self.attempt(reservation.place(), &mut *write) {
                 Ok(info) => {
                     reservation.settle(info.digest, info.size);
                     return Ok(info);
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    if !self.made_room(reservation.place(), &error, bytes) {
+                        tried.push(reservation.place());
+                    }
+                    failure = Some(error);
+                }
             }
         }
     }
 
+    /// Whether derived blobs were given up because the main directory's file system is full.
+    fn made_room(&self, place: PlaceId, error: &StorageError, bytes: u64) -> bool {
+        let is_full = place == self.main && matches!(error, StorageError::StorageFull { .. });
+        is_full && self.keeper().give_up_derived(bytes.max(GIVE_UP_BYTES_MIN)) > 0
+    }
+
     /// Room for a new blob, made if need be.
-    fn reserve_new(self: &Arc<Self>, bytes: u64) -> Result<Reservation, StorageError> {
+    pub(crate) fn reserve_new(self: &Arc<Self>, bytes: u64) -> Result<Reservation, StorageError> {
         self.revive(now_ms());
         if self.keeps_books() {
             (0..self.directories.len()).for_each(|id| self.refresh(id));
         }
-        let placement = self.ledger().place_new(bytes, now_ms(), &|digest| self.can_fetch(digest));
-        let placement = placement.ok_or_else(|| self.no_room(bytes))?;
+        let placement = self.place_new(bytes).ok_or_else(|| self.no_room(bytes))?;
         self.make_way(&placement);
         // Another writer may have taken the room that was made: then there is none.
         Reservation::new(self, placement.place, bytes).ok_or_else(|| self.no_room(bytes))
     }
 
+    /// Where a new blob goes, and what leaves for it.
+    fn place_new(&self, bytes: u64) -> Option<Placement> {
+        if let Some(placement) = self.ledger().place_in_room(bytes) {
+            return Some(placement);
+        }
+        self.ask_what_is_held();
+        let keeper = self.keeper();
+        self.ledger().place_new(bytes, now_ms(), &|digest| keeper.can_fetch(digest))
+    }
+
     /// The error at the bound, with what each directory says.
-    fn no_room(&self, bytes: u64) -> StorageError {
+    pub(crate) fn no_room(&self, bytes: u64) -> StorageError {
         let ledger = self.ledger();
         let durable = ledger.places().filter(|(_, place)| place.kind.is_durable());
         let shown = durable.map(|(id, place)| {
@@ -131,12 +173,17 @@ impl Tiers {
     }
 }
 
+fn begin_in(store: &BlobStore, key: Option<&str>) -> Result<BlobWriter, StorageError> {
+    key.map_or_else(|| store.temporary_writer(), |key| store.writer(key))
+}
+
 /// Keeps the books for one writer.
 #[derive(Debug)]
 struct Watch {
     /// Until the blob is committed.
     reservation: Option<Reservation>,
-    key: String,
+    /// `None` for a writer that cannot be resumed.
+    key: Option<String>,
     /// Of the whole blob, where known.
     bytes: Option<u64>,
 }
@@ -156,6 +203,11 @@ impl WriteWatch for Watch {
         }
     }
 
+    fn made_room(&mut self, error: &StorageError, bytes: u64) -> bool {
+        let Some(reservation) = &self.reservation else { return false };
+        reservation.tiers().made_room(reservation.place(), error, bytes)
+    }
+
     fn failed(&mut self, error: &StorageError) {
         if let Some(reservation) = &self.reservation {
             reservation.tiers().note_failure(reservation.place(), error);
@@ -170,8 +222,9 @@ impl WriteWatch for Watch {
             self.reservation = Some(here);
             return None;
         };
-        let writer = tiers.attempt(there.place(), |store| store.writer(&self.key)).ok()?;
-        Some(writer.watched(tiers.watch(there, &self.key, self.bytes)))
+        let key = self.key.as_deref();
+        let writer = tiers.attempt(there.place(), |store| begin_in(store, key)).ok()?;
+        Some(writer.watched(tiers.watch(there, key, self.bytes)))
     }
 
     fn committed(&mut self, info: &BlobInfo) {

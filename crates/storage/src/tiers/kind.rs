@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of a local directory. The fourth tier, remote, is not a directory: see [`Origin`](super::Origin).
+/// The kind of a local directory. The fourth tier, remote, is not a directory: see [`Keeper`](super::Keeper).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TierKind {

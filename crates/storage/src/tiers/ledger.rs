@@ -87,12 +87,15 @@ pub(crate) struct Ledger {
     pub(crate) predictor: Box<dyn UsePredictor>,
     pins: HashMap<Digest, Residency>,
     held: HashSet<Digest>,
+    /// The place with the recipes, and the blobs that they need there.
+    main: PlaceId,
+    bound: HashSet<Digest>,
     pub(crate) readers: Readers,
     /// Seconds until the first byte and bytes per second of the best origin.
     pub(crate) refetch: Refetch,
 }
 
-/// What fetching a blob again would cost.
+/// What fetching a blob again is taken to cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refetch {
     pub(crate) first_byte_seconds: f64,
@@ -107,12 +110,14 @@ impl Default for Refetch {
 }
 
 impl Ledger {
-    pub(crate) fn new(places: Vec<Place>, predictor: Box<dyn UsePredictor>) -> Self {
+    pub(crate) fn new(places: Vec<Place>, main: PlaceId, predictor: Box<dyn UsePredictor>) -> Self {
         Self {
             places,
             predictor,
             pins: HashMap::new(),
             held: HashSet::new(),
+            main,
+            bound: HashSet::new(),
             readers: Readers::default(),
             refetch: Refetch::default(),
         }
@@ -187,6 +192,21 @@ impl Ledger {
 
     pub(crate) fn set_held(&mut self, held: HashSet<Digest>) {
         self.held = held;
+    }
+
+    /// Keeps blobs in the main place.
+    pub(crate) fn bind(&mut self, blobs: impl IntoIterator<Item = Digest>) {
+        self.bound.extend(blobs);
+    }
+
+    /// Lets all go that were bound.
+    pub(crate) fn unbind(&mut self) {
+        self.bound.clear();
+    }
+
+    /// Whether a recipe needs the blob at `id`.
+    pub(crate) fn is_bound(&self, digest: &Digest, id: PlaceId) -> bool {
+        id == self.main && self.bound.contains(digest)
     }
 
     /// Whether somebody has it open, here or elsewhere.

@@ -1,10 +1,11 @@
-//! Tiers: one store over any number of directories - host memory, NVMe, SSD - and origins elsewhere.
+//! Tiers: one store over any number of directories - host memory, NVMe, SSD; the fourth tier, remote, is known to its [`Keeper`].
 //!
 //! Each directory is a [`BlobStore`](crate::BlobStore) with a byte budget and a measured bandwidth. A blob is read from
 //! the fastest place that has it, written to the first with room, copied nearer when it is used, and leaves by value
 //! (see `policy`). A directory that fails or fills is skipped, said so, and tried again after a back-off; a blob that is
 //! nowhere else is asked for even there.
 //!
+//! - The store's own directory, the main one, also has the recipes; what they are made of is bound to it.
 //! - A copy counts once its bytes matched its digest on arrival, and is in the books only then.
 //! - In a directory with a budget, blobs and what running writers have reserved stay within it. Abandoned partial
 //!   downloads do not count; garbage collection removes them.
@@ -13,34 +14,39 @@
 //! - One directory without a budget, which is the default, keeps no books and starts no thread.
 
 mod bandwidth;
+mod contents;
 mod directory;
 mod events;
 mod health;
 mod intake;
+mod keeper;
 mod kind;
 mod ledger;
 mod mover;
 mod moves;
-mod origin;
 mod policy;
 #[cfg(test)]
 mod policy_tests;
 mod readers;
+mod reading;
+mod recipes;
 mod report;
 mod reservation;
+mod scrubbing;
 mod state;
 mod uses;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use helios_runtime::Clock;
 use helios_types::Digest;
 
-use crate::{Blob, BlobInfo, BlobStore, Disk, DurableFiles, RealDisk, StorageError};
+use crate::{BlobStore, Disk, DurableFiles, RealDisk, StorageError};
 use directory::Directory;
+use keeper::NoKeeper;
 use ledger::{Ledger, Place, PlaceId};
 use moves::Queue;
 use state::SavedState;
@@ -48,24 +54,23 @@ use uses::DecayedUses;
 
 pub use events::describe as describe_tier_metrics;
 pub use health::{TierFailure, TierState};
+pub use keeper::Keeper;
 pub use kind::{Residency, TierDirectory, TierKind};
 pub use mover::Mover;
-pub use origin::{Fetching, Origin};
-pub use report::{OriginReport, TierReport};
+pub use report::TierReport;
+pub use scrubbing::CopyScrub;
 pub use uses::UsePredictor;
-
-/// How often a read looks again for a blob that moved while it looked.
-const LOOKS_MAX: usize = 8;
 
 /// The directories of one store.
 #[derive(Debug)]
 pub struct Tiers {
-    main: PathBuf,
+    /// The store's own directory, which holds recipes too.
+    main: PlaceId,
     files: DurableFiles,
     /// In the configuration's order; the ledger's places are the same.
     directories: Vec<Directory>,
     ledger: Mutex<Ledger>,
-    origins: RwLock<Vec<Arc<dyn Origin>>>,
+    keeper: RwLock<Arc<dyn Keeper>>,
     queue: Queue,
     /// Counts blobs that left a place.
     departures: AtomicU64,
@@ -103,11 +108,12 @@ impl Tiers {
             let first = TierDirectory { kind: TierKind::Nvme, dir: main.to_owned(), budget_bytes: None };
             directories.insert(0, first);
         }
+        let main_id = directories.iter().position(|directory| directory.dir == main).unwrap_or_default();
         let SavedState { directories: mut saved, uses } = SavedState::load(&files, main);
         let mut predictor = DecayedUses::default();
         predictor.restore(uses);
         let places = directories.iter().map(|directory| Place::new(directory.kind, directory.budget_bytes));
-        let ledger = Ledger::new(places.collect(), Box::new(predictor));
+        let ledger = Ledger::new(places.collect(), main_id, Box::new(predictor));
         let directory = |config: TierDirectory| {
             let is_main = config.dir == main;
             let saved = saved.remove(&config.dir).unwrap_or_default();
@@ -115,11 +121,11 @@ impl Tiers {
         };
         let directories = directories.into_iter().map(directory).collect();
         let tiers = Self {
-            main: main.to_owned(),
+            main: main_id,
             files,
             directories,
             ledger: Mutex::new(ledger),
-            origins: RwLock::default(),
+            keeper: RwLock::new(Arc::new(NoKeeper)),
             queue: Queue::default(),
             departures: AtomicU64::new(0),
             departing: Mutex::default(),
@@ -129,182 +135,21 @@ impl Tiers {
     }
 
     fn open_directories(&self) -> Result<(), StorageError> {
-        for (id, directory) in self.directories.iter().enumerate() {
+        for id in 0..self.directories.len() {
             let opened = self.attempt(id, |_| Ok(()));
-            if directory.dir() == self.main {
+            if id == self.main {
                 opened?;
             }
             if self.keeps_books() {
                 self.take_stock(id);
             }
         }
-        Ok(())
+        self.bind_recipes()
     }
 
     /// Whether there is anything to decide.
-    fn keeps_books(&self) -> bool {
+    pub fn keeps_books(&self) -> bool {
         self.directories.len() > 1 || self.directories.iter().any(|one| one.config().budget_bytes.is_some())
-    }
-
-    /// Maps a blob from the fastest directory that has it. The first time in this process, and whenever the file has
-    /// changed, it is read in full and compared with `info`: O(size). A copy that turns out wrong, or a directory that
-    /// fails, costs nothing but the time to the next.
-    ///
-    /// # Errors
-    /// [`StorageError::BlobMissing`] if no directory has it; else what the last of them said.
-    pub fn get(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
-        self.revive(now_ms());
-        for _ in 0..LOOKS_MAX {
-            let before = self.departures.load(Ordering::SeqCst);
-            match self.get_once(info) {
-                Err(StorageError::BlobMissing { .. }) if before != self.departures.load(Ordering::SeqCst) => {
-                }
-                result => return result,
-            }
-        }
-        Err(StorageError::BlobMissing { digest: info.digest })
-    }
-
-    fn get_once(&self, info: &BlobInfo) -> Result<Blob, StorageError> {
-        let mut outcome = Err(StorageError::BlobMissing { digest: info.digest });
-        for id in self.reading_order(info.size) {
-            match self.get_from(id, info) {
-                Ok(blob) => {
-                    self.note_use(info.digest, &blob);
-                    return Ok(blob);
-                }
-                Err(StorageError::BlobMissing { .. }) => {}
-                Err(error) => outcome = Err(error),
-            }
-        }
-        outcome
-    }
-
-    fn get_from(&self, id: PlaceId, info: &BlobInfo) -> Result<Blob, StorageError> {
-        let mut is_first_read = false;
-        let began = Clock.now();
-        let result = self.attempt(id, |store| {
-            is_first_read = !store.needs_no_read(info);
-            store.get(info)
-        });
-        match &result {
-            Ok(_) if is_first_read => self.directories[id].record_read(info.size, began.elapsed()),
-            Err(StorageError::BlobMissing { .. } | StorageError::BlobCorrupt { .. }) => {
-                self.note_absence(id, info)
-            }
-            _ => {}
-        }
-        result
-    }
-
-    /// The directories, fastest first; those that failed come last.
-    fn reading_order(&self, bytes: u64) -> Vec<PlaceId> {
-        let ledger = self.ledger();
-        let mut order: Vec<PlaceId> = (0..self.directories.len()).collect();
-        let rank = |id: &PlaceId| (!ledger.place(*id).is_readable, ledger.place(*id).seconds(bytes));
-        order.sort_by(|a, b| {
-            let (a, b) = (rank(a), rank(b));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
-        order
-    }
-
-    /// Counts a use, and asks for the blob to come nearer if that is worth it.
-    fn note_use(&self, digest: Digest, blob: &Blob) {
-        if !self.keeps_books() {
-            return;
-        }
-        let mut ledger = self.ledger();
-        ledger.readers.opened(digest, blob);
-        ledger.predictor.used(digest, now_ms());
-        let promotion = ledger.promotion(&digest, now_ms(), &|digest| self.can_fetch(digest));
-        drop(ledger);
-        if promotion.is_some() {
-            self.queue.push(digest);
-        }
-    }
-
-    /// A directory has not got the blob, or not the right one. If it should have, the directory itself may be gone.
-    fn note_absence(&self, id: PlaceId, info: &BlobInfo) {
-        if self.ledger().remove(id, &info.digest).is_some()
-            && let Err(error) = self.directories[id].check()
-        {
-            self.note_failure(id, &error);
-        }
-    }
-
-    /// Whether a whole blob of that name is in some directory; says nothing about its bytes.
-    pub fn contains(&self, digest: &Digest) -> bool {
-        self.holders(digest).next().is_some()
-    }
-
-    /// The file of a blob in the fastest directory that has it.
-    pub fn path(&self, digest: &Digest) -> Option<PathBuf> {
-        let order = self.reading_order(0);
-        let stores = order.into_iter().filter_map(|id| self.directories[id].store().ok());
-        stores.filter(|store| store.contains(digest)).map(|store| store.path(digest)).next()
-    }
-
-    /// Directories with the blob, by what their file systems say.
-    fn holders(&self, digest: &Digest) -> impl Iterator<Item = PlaceId> {
-        let holds = |directory: &Directory| directory.store().is_ok_and(|store| store.contains(digest));
-        (0..self.directories.len()).filter(move |id| holds(&self.directories[*id]))
-    }
-
-    /// Every blob with its size in bytes, ordered by digest. A directory that fails is left out.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] if the main directory cannot be listed.
-    pub fn list(&self) -> Result<Vec<(Digest, u64)>, StorageError> {
-        let mut blobs = BTreeMap::new();
-        for (id, directory) in self.directories.iter().enumerate() {
-            match self.attempt(id, BlobStore::list) {
-                Ok(list) => blobs.extend(list),
-                Err(error) if directory.dir() == self.main => return Err(error),
-                Err(_skipped) => {}
-            }
-        }
-        Ok(blobs.into_iter().collect())
-    }
-
-    /// Deletes a blob everywhere and returns the bytes that frees. Whoever has it mapped keeps reading it. From a
-    /// directory that fails it is deleted by a later collection.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] of the main directory.
-    pub fn remove(&self, digest: &Digest) -> Result<u64, StorageError> {
-        let mut freed = 0;
-        for (id, directory) in self.directories.iter().enumerate() {
-            match self.attempt(id, |store| store.remove(digest)) {
-                Ok(bytes) => freed += bytes,
-                Err(error) if directory.dir() == self.main => return Err(error),
-                Err(_skipped) => continue,
-            }
-            self.ledger().remove(id, digest);
-        }
-        Ok(freed)
-    }
-
-    /// Deletes partial blobs that no writer holds and quarantined files; returns the bytes freed.
-    ///
-    /// # Errors
-    /// [`StorageError::Io`] of the main directory.
-    pub fn remove_leftovers(&self) -> Result<u64, StorageError> {
-        let mut freed = 0;
-        for (id, directory) in self.directories.iter().enumerate() {
-            match self.attempt(id, BlobStore::remove_leftovers) {
-                Ok(bytes) => freed += bytes,
-                Err(error) if directory.dir() == self.main => return Err(error),
-                Err(_skipped) => {}
-            }
-        }
-        Ok(freed)
-    }
-
-    /// The directories that work, fastest first: where a reader in another process may look.
-    pub fn directories(&self) -> Vec<PathBuf> {
-        let readable = self.reading_order(0).into_iter().filter(|id| self.ledger().place(*id).is_readable);
-        readable.map(|id| self.directories[id].dir().to_owned()).collect()
     }
 
     /// Replaces what is pinned. Pinned blobs are brought where their pins want them, and stay.
@@ -313,32 +158,24 @@ impl Tiers {
         self.queue.review();
     }
 
-    /// Replaces what others hold - leased workers that map it, running pulls; such blobs stay where they are.
-    pub fn set_held(&self, held: HashSet<Digest>) {
+    /// Replaces who knows what is held and what could be fetched again; at first nothing is either.
+    pub fn set_keeper(&self, keeper: Arc<dyn Keeper>) {
+        *self.keeper.write().unwrap_or_else(PoisonError::into_inner) = keeper;
+    }
+
+    pub(crate) fn keeper(&self) -> Arc<dyn Keeper> {
+        Arc::clone(&self.keeper.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Brings the books up to what the keeper says is held. Not to be called with the ledger locked: a keeper may block.
+    pub(crate) fn ask_what_is_held(&self) {
+        let held = self.keeper().held();
         self.ledger().set_held(held);
-    }
-
-    /// Replaces the origins, fastest first.
-    pub fn set_origins(&self, origins: Vec<Arc<dyn Origin>>) {
-        *self.origins.write().unwrap_or_else(PoisonError::into_inner) = origins;
-    }
-
-    /// The origins, fastest first.
-    pub fn origins(&self) -> Vec<Arc<dyn Origin>> {
-        self.origins.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts another judgement of what will be used in the place of the built-in one.
     pub fn set_predictor(&self, predictor: Box<dyn UsePredictor>) {
         self.ledger().predictor = predictor;
-    }
-
-    fn can_fetch(&self, digest: &Digest) -> bool {
-        self.origins
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .any(|origin| origin.can_fetch(digest))
     }
 
     /// Runs `work` on a directory's store and notes what the outcome says about the directory.

@@ -33,7 +33,9 @@ impl Mover {
             let moving = Arc::clone(tiers);
             let started =
                 std::thread::Builder::new().name("helios-tiers".to_owned()).spawn(move || run(&moving));
-            Some(started.map_err(|error| StorageError::io("start a thread for", &tiers.main, error))?)
+            Some(started.map_err(|error| {
+                StorageError::io("start a thread for", tiers.directories[tiers.main].dir(), error)
+            })?)
         } else {
             None
         };
@@ -99,6 +101,7 @@ impl Tiers {
     pub fn save(&self) -> Result<(), StorageError> {
         let directories = self.directories.iter().map(|one| (one.dir().to_owned(), one.saved()));
         let uses = self.ledger().predictor.history();
-        SavedState { directories: directories.collect(), uses }.save(&self.files, &self.main)
+        SavedState { directories: directories.collect(), uses }
+            .save(&self.files, self.directories[self.main].dir())
     }
 }

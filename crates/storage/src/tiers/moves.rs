@@ -11,7 +11,8 @@ use std::time::Duration;
 use helios_runtime::Clock;
 use helios_types::Digest;
 
-use super::events::{self, Moved};
+use super::events;
+pub(crate) use super::events::Moved;
 use super::ledger::PlaceId;
 use super::policy::{Departure, Placement};
 use super::reservation::Reservation;
@@ -107,12 +108,13 @@ impl Tiers {
 
     /// Queues pinned blobs that are not where their pins want them.
     fn queue_pinned(&self) {
+        let keeper = self.keeper();
         let wanted: Vec<Digest> = {
             let ledger = self.ledger();
             let mut pinned: Vec<Digest> = ledger.pins().map(|(digest, _)| *digest).collect();
             pinned.sort_unstable();
             pinned.retain(|digest| {
-                ledger.promotion(digest, now_ms(), &|digest| self.can_fetch(digest)).is_some()
+                ledger.promotion(digest, now_ms(), &|digest| keeper.can_fetch(digest)).is_some()
             });
             pinned
         };
@@ -121,15 +123,28 @@ impl Tiers {
 
     /// Copies a blob nearer if that is still worth it. Returns whether it did.
     fn promote(self: &Arc<Self>, digest: &Digest) -> bool {
+        self.ask_what_is_held();
+        let keeper = self.keeper();
         let decision = {
             let ledger = self.ledger();
-            let promotion = ledger.promotion(digest, now_ms(), &|digest| self.can_fetch(digest));
+            let promotion = ledger.promotion(digest, now_ms(), &|digest| keeper.can_fetch(digest));
             promotion.zip(ledger.fastest_copy(digest).map(|(_, bytes)| bytes))
         };
         let Some(((from, placement), bytes)) = decision else { return false };
         self.make_way(&placement);
         let Some(reservation) = Reservation::new(self, placement.place, bytes) else { return false };
         self.copied(digest, from, reservation, Moved::Promoted)
+    }
+
+    /// Lets leave `place` what is in the way of `bytes`; false, and nothing leaves, if what may is not enough.
+    pub(crate) fn make_room(self: &Arc<Self>, place: PlaceId, bytes: u64) -> bool {
+        self.ask_what_is_held();
+        let keeper = self.keeper();
+        let departures =
+            self.ledger().departures(place, bytes, None, now_ms(), &|digest| keeper.can_fetch(digest));
+        let Some(departures) = departures else { return false };
+        self.make_way(&Placement { place, departures });
+        true
     }
 
     /// Lets leave what has to; what cannot leave after all is seen by whoever then reserves the room.
@@ -141,13 +156,15 @@ impl Tiers {
 
     /// Takes a directory that is over its budget back to it, as far as blobs may leave.
     pub(crate) fn trim(self: &Arc<Self>, id: PlaceId) {
+        if self.ledger().place(id).overrun() == 0 {
+            return;
+        }
+        self.ask_what_is_held();
+        let keeper = self.keeper();
         let departures = {
             let ledger = self.ledger();
             let over = ledger.place(id).overrun();
-            if over == 0 {
-                return;
-            }
-            ledger.departing(id, over, None, now_ms(), &|digest| self.can_fetch(digest)).0
+            ledger.departing(id, over, None, now_ms(), &|digest| keeper.can_fetch(digest)).0
         };
         self.make_way(&Placement { place: id, departures });
     }
@@ -162,7 +179,9 @@ impl Tiers {
             }
         }
         let _alone = self.departing.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_leave = self.ledger().may_leave(digest, place, &|digest| self.can_fetch(digest));
+        self.ask_what_is_held();
+        let keeper = self.keeper();
+        let may_leave = self.ledger().may_leave(digest, place, &|digest| keeper.can_fetch(digest));
         if !may_leave || self.attempt(place, |store| store.remove(digest)).is_err() {
             return;
         }
@@ -172,7 +191,7 @@ impl Tiers {
     }
 
     /// Copies a blob into reserved room. Returns whether it is there now.
-    fn copied(
+    pub(crate) fn copied(
         self: &Arc<Self>,
         digest: &Digest,
         from: PlaceId,

@@ -6,13 +6,13 @@
 //! first; equal values leave in order of digest. All of it is arithmetic on the [`Ledger`]: the same books give the same
 //! decisions.
 //!
-//! What never leaves: a blob in use or leased, a pinned blob at the place that its pin asks for, and the last durable
-//! copy of a blob that no origin can give again - that one may only move to another disk.
+//! What never leaves: a blob in use or leased, a pinned blob at the place that its pin asks for, what a recipe is made
+//! of, and the last durable copy of a blob that no origin can give again - that one may only move to another disk.
 
 use helios_types::Digest;
 
 use super::kind::{Residency, TierKind};
-use super::ledger::{Ledger, PlaceId};
+use super::ledger::{Ledger, Place, PlaceId};
 
 /// One blob that leaves a place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,15 +39,23 @@ impl Ledger {
     /// Where `bytes` of a new blob go: the first durable directory with room, else the first that can make room.
     /// `None` is the bound: nothing may leave that is needed, and the writer is told.
     pub(crate) fn place_new(&self, bytes: u64, now_ms: u64, can_fetch: CanFetch<'_>) -> Option<Placement> {
-        let fitting = || self.places().filter(|(_, place)| place.kind.is_durable() && place.is_writable);
-        if let Some((place, _)) = fitting().find(|(_, place)| place.room() >= bytes) {
-            return Some(Placement { place, departures: Vec::new() });
-        }
-        let after_departures = fitting().find_map(|(place, _)| {
-            let departures = self.departures(place, bytes, None, now_ms, can_fetch)?;
-            Some(Placement { place, departures })
-        });
-        after_departures.or_else(|| self.last_resort(bytes))
+        let after_departures = || {
+            self.places_for_new().find_map(|(place, _)| {
+                let departures = self.departures(place, bytes, None, now_ms, can_fetch)?;
+                Some(Placement { place, departures })
+            })
+        };
+        self.place_in_room(bytes).or_else(after_departures).or_else(|| self.last_resort(bytes))
+    }
+
+    /// The first durable directory with room as it is.
+    pub(crate) fn place_in_room(&self, bytes: u64) -> Option<Placement> {
+        let (place, _) = self.places_for_new().find(|(_, place)| place.room() >= bytes)?;
+        Some(Placement { place, departures: Vec::new() })
+    }
+
+    fn places_for_new(&self) -> impl Iterator<Item = (PlaceId, &Place)> {
+        self.places().filter(|(_, place)| place.kind.is_durable() && place.is_writable)
     }
 
     /// A disk that failed a moment ago: better asked again than the blob given up.
@@ -94,7 +102,7 @@ impl Ledger {
     }
 
     /// What leaves `place` so that `bytes` fit; `None` if what may leave is not enough.
-    fn departures(
+    pub(crate) fn departures(
         &self,
         place: PlaceId,
         bytes: u64,
@@ -144,7 +152,7 @@ impl Ledger {
     /// What may leave `place`, least value first.
     fn ranked(&self, place: PlaceId, now_ms: u64, can_fetch: CanFetch<'_>) -> Vec<Departure> {
         let blobs = self.place(place).blobs().iter();
-        let free = blobs.filter(|(digest, _)| !self.is_held(digest) && !self.is_pinned_at(digest, place));
+        let free = blobs.filter(|(digest, _)| !self.stays(digest, place));
         let mut ranked: Vec<Departure> = free
             .map(|(digest, bytes)| {
                 let value = self.value(digest, *bytes, place, now_ms, can_fetch);
@@ -177,17 +185,19 @@ impl Ledger {
 
     /// Whether a blob can be had without its copy at `place`: another durable copy can be read, or an origin has it.
     fn may_vanish(&self, digest: &Digest, place: PlaceId, can_fetch: CanFetch<'_>) -> bool {
-        let is_safe = |(id, other): (PlaceId, &super::ledger::Place)| {
-            id != place && other.is_readable && other.kind.is_durable()
-        };
+        let is_safe =
+            |(id, other): (PlaceId, &Place)| id != place && other.is_readable && other.kind.is_durable();
         self.places_of(digest).any(is_safe) || can_fetch(digest)
     }
 
     /// Whether a blob may leave `place` right now.
     pub(crate) fn may_leave(&self, digest: &Digest, place: PlaceId, can_fetch: CanFetch<'_>) -> bool {
-        !self.is_held(digest)
-            && !self.is_pinned_at(digest, place)
-            && self.may_vanish(digest, place, can_fetch)
+        !self.stays(digest, place) && self.may_vanish(digest, place, can_fetch)
+    }
+
+    /// Whether a blob is wanted right where it is: in use, pinned, or part of a recipe.
+    fn stays(&self, digest: &Digest, place: PlaceId) -> bool {
+        self.is_held(digest) || self.is_pinned_at(digest, place) || self.is_bound(digest, place)
     }
 
     /// The fastest other disk that has room for an only copy.

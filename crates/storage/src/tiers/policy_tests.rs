@@ -31,7 +31,7 @@ fn some_origin(digest: &Digest) -> bool {
 fn ledger(budgets: [u64; 3]) -> Ledger {
     let kinds = [TierKind::Memory, TierKind::Nvme, TierKind::Ssd];
     let places = kinds.into_iter().zip(budgets).map(|(kind, budget)| Place::new(kind, Some(budget)));
-    Ledger::new(places.collect(), Box::new(DecayedUses::default()))
+    Ledger::new(places.collect(), SSD, Box::new(DecayedUses::default()))
 }
 
 #[derive(Clone, Debug)]

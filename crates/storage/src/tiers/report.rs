@@ -39,13 +39,6 @@ pub struct TierReport {
     pub pinned_bytes: u64,
 }
 
-/// One origin, as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OriginReport {
-    /// Its name.
-    pub name: String,
-}
-
 impl Tiers {
     /// The directories in the configuration's order. Blocks; O(blobs).
     pub fn report(&self) -> Vec<TierReport> {
@@ -76,10 +69,5 @@ impl Tiers {
             }
         });
         reports.collect()
-    }
-
-    /// The origins, fastest first.
-    pub fn origins_report(&self) -> Vec<OriginReport> {
-        self.origins().iter().map(|origin| OriginReport { name: origin.name() }).collect()
     }
 }

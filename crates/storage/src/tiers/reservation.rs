@@ -30,10 +30,11 @@ impl Reservation {
         self.place
     }
 
-    /// Makes it at least `bytes`; false, and nothing changes, if there is no room.
+    /// Makes it at least `bytes`, and room for that if need be; false, and nothing changes, if there is none.
     pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let fits = more == 0 || self.tiers.ledger().reserve(self.place, more);
+        let reserve = || self.tiers.ledger().reserve(self.place, more);
+        let fits = more == 0 || reserve() || (self.tiers.make_room(self.place, more) && reserve());
         self.bytes += if fits { more } else { 0 };
         fits
     }

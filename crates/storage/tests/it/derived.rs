@@ -2,10 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use helios_storage::{Blob, BlobStore, DerivedBlobs, DerivedKey, StorageError};
+use helios_storage::disk::Fault;
+use helios_storage::tiers::Keeper;
+use helios_storage::{
+    Blob, BlobInfo, BlobStore, DerivedBlobs, DerivedKey, SimulatedDisk, StorageError, Tiers,
+};
+use helios_types::Digest;
 
 fn key(source: &[u8], version: u32) -> DerivedKey {
     let dir = tempfile::tempdir().expect("a folder");
@@ -70,6 +76,61 @@ fn a_build_that_fails_leaves_nothing_and_can_be_tried_again() {
     assert_eq!(&*build(&blobs, &key, b"whole", &AtomicUsize::new(0)), b"whole");
     let hostile = DerivedKey { layout: "../x".to_owned(), ..key };
     assert!(blobs.get(&hostile).is_err());
+}
+
+/// Gives up derived blobs, as a registry does.
+#[derive(Debug)]
+struct Owner(Arc<DerivedBlobs>);
+
+impl Keeper for Owner {
+    fn held(&self) -> HashSet<Digest> {
+        HashSet::new()
+    }
+
+    fn can_fetch(&self, _digest: &Digest) -> bool {
+        false
+    }
+
+    fn give_up_derived(&self, bytes: u64) -> u64 {
+        self.0.give_up(bytes).expect("deleted")
+    }
+}
+
+/// A store with a derived blob on a simulated disk.
+fn owned(disk: &SimulatedDisk) -> (Arc<Tiers>, Arc<DerivedBlobs>) {
+    let root = Path::new("/store");
+    let tiers = Tiers::open_on(Arc::new(disk.clone()), root, Vec::new()).expect("opened");
+    let derived = Arc::new(DerivedBlobs::open_on(Arc::new(disk.clone()), root, 1 << 20));
+    build(&derived, &key(b"source", 1), &[1; 1000], &AtomicUsize::new(0));
+    tiers.set_keeper(Arc::new(Owner(Arc::clone(&derived))));
+    (tiers, derived)
+}
+
+#[test]
+fn what_is_derived_goes_first_when_the_disk_is_full() {
+    let piecewise = |tiers: &Arc<Tiers>| {
+        let mut writer = tiers.writer("key", None)?;
+        writer.write(b"more")?;
+        writer.commit(None)
+    };
+    let ways: [&dyn Fn(&Arc<Tiers>) -> Result<BlobInfo, StorageError>; 2] =
+        [&piecewise, &|tiers| tiers.put(b"more")];
+    for store in ways {
+        let disk = SimulatedDisk::new(1);
+        let (tiers, derived) = owned(&disk);
+        let begun = disk.operations();
+        store(&tiers).expect("stored");
+        assert!(derived.get(&key(b"source", 1)).expect("readable").is_some(), "there was room");
+        let writes = (begun..disk.operations()).find(|number| disk.log()[*number as usize].contains("write"));
+        let written = writes.expect("it writes");
+
+        let full = SimulatedDisk::new(1);
+        let (tiers, derived) = owned(&full);
+        full.inject(written, Fault::Full);
+        let info = store(&tiers).expect("stored all the same");
+        assert_eq!(&*tiers.get(&info).expect("readable"), b"more");
+        assert!(derived.get(&key(b"source", 1)).expect("readable").is_none(), "it went");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use helios_types::TensorType;
 use proptest::prelude::*;
 
 /// A safetensors file with tensors of these names, types and seeds, and some `__metadata__`.
-fn file(tensors: &[(String, TensorType, usize, u64)], note: &str) -> Vec<u8> {
+pub(crate) fn file(tensors: &[(String, TensorType, usize, u64)], note: &str) -> Vec<u8> {
     let plan = |(name, tensor_type, elements, _): &(String, TensorType, usize, u64)| TensorPlan {
         name: name.clone(),
         tensor_type: *tensor_type,
@@ -30,7 +30,7 @@ fn file(tensors: &[(String, TensorType, usize, u64)], note: &str) -> Vec<u8> {
     file
 }
 
-fn hashes(bytes: &[u8]) -> TensorHashes {
+pub(crate) fn hashes(bytes: &[u8]) -> TensorHashes {
     TensorHashes::of("x", &Blob::from_vec(bytes.to_vec()).into()).expect("hashes")
 }
 
@@ -50,7 +50,7 @@ fn deduplicated(store: &BlobStore, base: &[u8], variant: &[u8]) -> (BlobInfo, Bl
     (base_info, variant_info, worth)
 }
 
-fn tensors(seeds: &[u64]) -> Vec<(String, TensorType, usize, u64)> {
+pub(crate) fn tensors(seeds: &[u64]) -> Vec<(String, TensorType, usize, u64)> {
     seeds
         .iter()
         .enumerate()

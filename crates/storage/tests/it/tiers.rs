@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use helios_storage::tiers::{Mover, Residency, TierDirectory, TierKind, TierState};
-use helios_storage::{BlobInfo, StorageError, Tiers};
-use helios_types::{Classify, ErrorCode};
+use helios_storage::tiers::{Keeper, Mover, Residency, TierDirectory, TierKind, TierState};
+use helios_storage::{BlobInfo, RecipePlan, ScrubStep, StorageError, TensorIndex, Tiers};
+use helios_types::{Classify, Digest, ErrorCode};
 use tempfile::TempDir;
 
 use crate::blob_store::bytes;
+use crate::recipe;
 
 /// A folder for directories of tiers.
 pub(crate) struct Place(TempDir);
@@ -59,6 +60,42 @@ pub(crate) fn content(number: u8, length: usize) -> Vec<u8> {
 
 pub(crate) fn read(tiers: &Tiers, info: &BlobInfo) {
     assert_eq!(tiers.get(info).expect("readable").len() as u64, info.size);
+}
+
+/// Holds one blob, as a leased worker does.
+#[derive(Debug)]
+struct Lease(Digest);
+
+impl Keeper for Lease {
+    fn held(&self) -> HashSet<Digest> {
+        HashSet::from([self.0])
+    }
+
+    fn can_fetch(&self, _digest: &Digest) -> bool {
+        false
+    }
+
+    fn give_up_derived(&self, _bytes: u64) -> u64 {
+        0
+    }
+}
+
+/// Says that everything can be had again.
+#[derive(Debug)]
+pub(crate) struct Fetchable;
+
+impl Keeper for Fetchable {
+    fn held(&self) -> HashSet<Digest> {
+        HashSet::new()
+    }
+
+    fn can_fetch(&self, _digest: &Digest) -> bool {
+        true
+    }
+
+    fn give_up_derived(&self, _bytes: u64) -> u64 {
+        0
+    }
 }
 
 const KIB: u64 = 1024;
@@ -182,7 +219,7 @@ fn blobs_in_use_leased_or_pinned_stay_and_others_make_room() {
     assert!(place.has("memory", &pinned), "a pin needs no use");
     let held = tiers.get(&open).expect("open");
     read(&tiers, &leased);
-    tiers.set_held(HashSet::from([leased.digest]));
+    tiers.set_keeper(Arc::new(Lease(leased.digest)));
     tiers.settle();
     (0..50).for_each(|_| read(&tiers, &other));
     tiers.settle();
@@ -193,7 +230,7 @@ fn blobs_in_use_leased_or_pinned_stay_and_others_make_room() {
     assert!(place.has("memory", &other) && !place.has("memory", &open));
     assert!(place.has("memory", &leased) && place.has("memory", &pinned));
     tiers.set_pins(HashMap::new());
-    tiers.set_held(HashSet::new());
+    tiers.set_keeper(Arc::new(Fetchable));
     let report = &tiers.report()[0];
     assert_eq!((report.used_bytes, report.pinned_blobs), (30_000, 0));
 }
@@ -238,4 +275,104 @@ fn budgets_hold_while_many_write_and_read() {
         assert!(report.used_bytes <= budget);
         assert_eq!(report.used_bytes, used(&report.dir), "{}", report.dir.display());
     }
+}
+
+#[test]
+fn the_last_copy_goes_only_if_it_can_be_had_again_and_comes_back() {
+    let place = Place::new();
+    let tiers = place.open([1, 1, 20_000]);
+    let infos = [1, 2].map(|number| tiers.put(&content(number, 8000)).expect("stored"));
+    assert!(matches!(tiers.put(&content(3, 8000)), Err(StorageError::NoRoom { .. })));
+    infos.iter().for_each(|info| read(&tiers, info));
+    tiers.set_keeper(Arc::new(Fetchable));
+    let third = tiers.put(&content(3, 8000)).expect("one of the others goes");
+    assert!(used(&place.path("ssd")) <= 20_000 && tiers.contains(&third.digest));
+    let gone: Vec<_> = infos.iter().filter(|info| !tiers.contains(&info.digest)).collect();
+    assert_eq!(gone.len(), 1);
+    assert!(matches!(tiers.get(gone[0]), Err(StorageError::BlobMissing { .. })));
+}
+
+#[test]
+fn a_range_comes_from_whichever_copy_is_right() {
+    let place = Place::new();
+    let tiers = place.open([1 << 20, 1, 1 << 20]);
+    let info = tiers.put(&content(1, 600_000)).expect("stored");
+    read(&tiers, &info);
+    tiers.settle();
+    let in_memory = place.path("memory/blobs/sha256").join(info.digest.hex());
+    let mut wrong = content(1, 600_000);
+    wrong[400_000] ^= 1;
+    fs::write(in_memory, wrong).expect("written");
+    let range = tiers.read_range(&info, 399_000..401_000).expect("from the disk");
+    assert_eq!(range, content(1, 600_000)[399_000..401_000]);
+    assert!(!place.has("memory", &info), "the wrong copy is in the quarantine");
+    assert_eq!(tiers.tree(&info).expect("there").root(), info.blake3);
+}
+
+/// Reads every copy again; those that were wrong.
+fn scrub(tiers: &Tiers, info: &BlobInfo) -> usize {
+    let copies = tiers.scrub(info).expect("copies");
+    let is_wrong = |mut copy| loop {
+        match tiers.scrub_step(&mut copy, 1 << 16) {
+            Ok(ScrubStep::Read(_)) => {}
+            Ok(ScrubStep::Right(_)) => break false,
+            Err(StorageError::BlobCorrupt { .. }) => break true,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    copies.into_iter().map(is_wrong).filter(|is_wrong| *is_wrong).count()
+}
+
+#[test]
+fn a_damaged_copy_is_repaired_from_the_one_in_memory() {
+    let place = Place::new();
+    let tiers = place.open([1 << 20, 1, 1 << 20]);
+    let info = tiers.put(&content(1, 300_000)).expect("stored");
+    read(&tiers, &info);
+    tiers.settle();
+    assert_eq!(scrub(&tiers, &info), 0);
+    fs::write(place.path("ssd/blobs/sha256").join(info.digest.hex()), content(9, 300_000)).expect("written");
+    assert_eq!(scrub(&tiers, &info), 1);
+    assert!(place.has("memory", &info) && !place.has("ssd", &info));
+    assert!(tiers.heal(&info), "the copy in memory is right");
+    assert_eq!(scrub(&tiers, &info), 0);
+    assert!(place.has("memory", &info) && place.has("ssd", &info));
+    fs::remove_file(place.path("memory/blobs/sha256").join(info.digest.hex())).expect("removed");
+    read(&tiers, &info);
+}
+
+#[test]
+fn what_a_recipe_is_made_of_stays_and_is_read_again() {
+    let place = Place::new();
+    let (base, variant) =
+        (recipe::file(&recipe::tensors(&[1, 2, 3]), ""), recipe::file(&recipe::tensors(&[1, 2, 9]), ""));
+    let size = base.len() as u64;
+    let open = || {
+        let tiers =
+            Tiers::open(&place.path("nvme"), vec![place.tier(TierKind::Nvme, 3 * size)]).expect("opened");
+        tiers.set_keeper(Arc::new(Fetchable));
+        tiers
+    };
+    let tiers = open();
+    let [base_info, info] = [&base, &variant].map(|file| tiers.put(file).expect("stored"));
+    let mut index = TensorIndex::default();
+    index.add(base_info.digest, &recipe::hashes(&base));
+    let plan = RecipePlan::new(size, &recipe::hashes(&variant), &index);
+    tiers.replace_by_recipe(&info, &plan).expect("a recipe");
+    assert!(!tiers.has_whole(&info.digest) && tiers.contains(&info.digest));
+    assert_eq!(tiers.report()[0].used_bytes, used(&place.path("nvme")));
+    for tiers in [tiers, open()] {
+        (0..4).for_each(|number| drop(tiers.put(&content(number, size as usize))));
+        assert!(used(&place.path("nvme")) <= 3 * size);
+        assert_eq!(&*tiers.get(&info).expect("put together"), variant);
+        assert_eq!(scrub(&tiers, &info), 0);
+    }
+    let own = open().recipe(&info.digest).expect("readable").expect("there").own;
+    let path = place.path("nvme/blobs/sha256").join(own.digest.hex());
+    fs::write(&path, vec![7; own.size as usize]).expect("damaged");
+    let tiers = open();
+    let [mut copy] = <[_; 1]>::try_from(tiers.scrub(&info).expect("one")).expect("one copy");
+    let found = std::iter::repeat_with(|| tiers.scrub_step(&mut copy, 1 << 20)).find(|step| step.is_err());
+    assert!(matches!(found, Some(Err(StorageError::RecipeBroken { .. }))), "{found:?}");
+    assert!(!path.exists() && !tiers.heal(&info));
 }

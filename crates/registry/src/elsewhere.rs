@@ -1,0 +1,146 @@
+//! What the tiers are told of a store: which blobs somebody relies on, and which could be had again from elsewhere - the
+//! fourth tier, remote.
+//!
+//! Only weights may lose their last local copy: what a proxy needs to answer at all is small and stays. A model counts
+//! as to be had again if it came from a parent or remote store that is configured still, was pushed to the latter, or
+//! came from a hub, a package registry, an object store or a web server. Whether those still have it is found out when it
+//! is asked for.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock, Weak};
+
+use helios_runtime::Clock;
+use helios_storage::tiers::Keeper;
+use helios_types::Digest;
+use tokio::runtime::Handle;
+
+use crate::registry::parse_manifest;
+use crate::{Manifest, Registry, RegistryError, Role, Source};
+
+/// Records of versions that were pushed to the remote store, by manifest digest.
+pub(crate) const PUSHED: &str = "pushed";
+
+/// The weights that could be fetched again.
+#[derive(Debug, Default)]
+pub(crate) struct Elsewhere(RwLock<HashSet<Digest>>);
+
+impl Elsewhere {
+    fn add(&self, manifest: &Manifest) {
+        let weights = manifest.files(Role::Weights).map(|file| file.blob.digest);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+}
+
+/// Asks a registry on behalf of its tiers, which it owns.
+#[derive(Debug)]
+pub(crate) struct StoreKeeper {
+    registry: Weak<Registry>,
+    runtime: Handle,
+}
+
+impl StoreKeeper {
+    /// Has to be made where the registry's runtime is.
+    pub(crate) fn new(registry: Weak<Registry>) -> Self {
+        Self { registry, runtime: Handle::current() }
+    }
+}
+
+impl Keeper for StoreKeeper {
+    fn held(&self) -> HashSet<Digest> {
+        let Some(registry) = self.registry.upgrade() else { return HashSet::new() };
+        self.runtime.block_on(registry.held_blobs())
+    }
+
+    fn can_fetch(&self, digest: &Digest) -> bool {
+        self.registry.upgrade().is_some_and(|registry| registry.elsewhere().has(digest))
+    }
+
+    fn give_up_derived(&self, bytes: u64) -> u64 {
+        let Some(registry) = self.registry.upgrade() else { return 0 };
+        registry.derived().give_up(bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "derived blobs could not be given up");
+            0
+        })
+    }
+}
+
+impl Registry {
+    /// Whether a blob is here, or could be fetched again as far as is known.
+    pub(crate) fn is_to_be_had(&self, digest: &Digest) -> bool {
+        self.blobs().contains(digest) || self.elsewhere().has(digest)
+    }
+
+    /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
+    async fn held_blobs(&self) -> HashSet<Digest> {
+        let grace_since = Clock.now().checked_sub(self.config().gc_grace);
+        let (held, others) = self.loaded().held(self.members().leased_manifests(), grace_since);
+        let mut blobs: HashSet<Digest> = held.iter().flat_map(|manifest| manifest.blobs()).copied().collect();
+        for digest in others {
+            match self.manifest_here(&digest).await {
+                Ok(manifest) => blobs.extend(manifest.iter().flat_map(Manifest::blobs)),
+                Err(error) => tracing::warn!(%digest, %error, "a leased version cannot be looked up"),
+            }
+        }
+        blobs.extend(self.pins().pinned());
+        blobs
+    }
+
+    /// A manifest of the database, not kept in memory: who is asked what it holds must not hold it.
+    async fn manifest_here(&self, digest: &Digest) -> Result<Option<Manifest>, RegistryError> {
+        let bytes = self.metadata().manifest(digest).await?;
+        bytes.map(|bytes| parse_manifest(digest, &bytes)).transpose()
+    }
+
+    /// Finds out for every version whether it could be had again. O(tags and their histories).
+    pub(crate) async fn look_elsewhere(&self) -> Result<(), RegistryError> {
+        let pushed = self.metadata().records(PUSHED).await?;
+        let pushed: HashSet<Digest> = pushed.iter().filter_map(|(key, _)| key.parse().ok()).collect();
+        for reference in self.metadata().tags().await? {
+            for entry in self.metadata().history(&reference).await? {
+                if let Some(manifest) = self.manifest_here(&entry.digest).await? {
+                    let is_pushed = !self.upstreams().is_empty() && pushed.contains(&entry.digest);
+                    self.note_elsewhere(&manifest, &entry.source, is_pushed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a version, where a name got it from, and whether it was pushed to the remote store.
+    pub(crate) fn note_elsewhere(&self, manifest: &Manifest, came_from: &str, is_pushed: bool) {
+        let origin = manifest.metadata.as_ref().map_or("", |facts| facts.source.as_str());
+        let is_upstream = self.upstreams().iter().any(|upstream| upstream.shown() == came_from);
+        if is_pushed || is_upstream || can_be_asked_again(origin) {
+            self.elsewhere().add(manifest);
+        }
+    }
+}
+
+/// Whether a source is somewhere else and stays there.
+fn can_be_asked_again(source: &str) -> bool {
+    match source.parse() {
+        Ok(Source::PyPi { .. } | Source::Hub { .. } | Source::Url(_) | Source::Object(_)) => true,
+        Ok(Source::File(_) | Source::Convert { .. }) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::can_be_asked_again;
+
+    #[test]
+    fn files_of_this_machine_and_pushed_ones_are_nowhere_else() {
+        for elsewhere in
+            ["hf:org/repo", "https://example.com/m.gguf", "pypi:p==1/m.gguf", "s3://bucket/m.gguf"]
+        {
+            assert!(can_be_asked_again(elsewhere), "{elsewhere}");
+        }
+        for here in ["file:/models/m.gguf", "push", "", "convert:m#gguf"] {
+            assert!(!can_be_asked_again(here), "{here}");
+        }
+    }
+}
