@@ -22,16 +22,21 @@ pub(crate) const PUSHED: &str = "pushed";
 
 /// The weights that could be fetched again.
 #[derive(Debug, Default)]
-pub(crate) struct Elsewhere(RwLock<HashSet<Digest>>);
+pub(crate) struct Elsewhere {
+    weights: RwLock<HashSet<Digest>>,
+    /// Whether the versions of earlier processes are among them: looked up when room is short for the first time, so
+    /// that no start waits for it.
+    looked: tokio::sync::OnceCell<()>,
+}
 
 impl Elsewhere {
     fn add(&self, manifest: &Manifest) {
         let weights = manifest.files(Role::Weights).map(|file| file.blob.digest);
-        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
+        self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
     }
 
     fn has(&self, digest: &Digest) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 }
 
@@ -70,12 +75,17 @@ impl Keeper for StoreKeeper {
 
 impl Registry {
     /// Whether a blob is here, or could be fetched again as far as is known.
-    pub(crate) fn is_to_be_had(&self, digest: &Digest) -> bool {
-        self.blobs().contains(digest) || self.elsewhere().has(digest)
+    pub(crate) async fn is_to_be_had(&self, digest: &Digest) -> bool {
+        if self.blobs().contains(digest) {
+            return true;
+        }
+        self.look_elsewhere_once().await;
+        self.elsewhere().has(digest)
     }
 
     /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
     async fn held_blobs(&self) -> HashSet<Digest> {
+        self.look_elsewhere_once().await;
         let grace_since = Clock.now().checked_sub(self.config().gc_grace);
         let (held, others) = self.loaded().held(self.members().leased_manifests(), grace_since);
         let mut blobs: HashSet<Digest> = held.iter().flat_map(|manifest| manifest.blobs()).copied().collect();
@@ -95,8 +105,14 @@ impl Registry {
         bytes.map(|bytes| parse_manifest(digest, &bytes)).transpose()
     }
 
+    async fn look_elsewhere_once(&self) {
+        if let Err(error) = self.elsewhere().looked.get_or_try_init(|| self.look_elsewhere()).await {
+            tracing::warn!(%error, "what could be fetched again is not known; nothing leaves that has no other copy");
+        }
+    }
+
     /// Finds out for every version whether it could be had again. O(tags and their histories).
-    pub(crate) async fn look_elsewhere(&self) -> Result<(), RegistryError> {
+    async fn look_elsewhere(&self) -> Result<(), RegistryError> {
         let pushed = self.metadata().records(PUSHED).await?;
         let pushed: HashSet<Digest> = pushed.iter().filter_map(|(key, _)| key.parse().ok()).collect();
         for reference in self.metadata().tags().await? {

@@ -146,18 +146,9 @@ impl Registry {
         });
         let registry = opened.await?;
         registry.blobs.set_keeper(Arc::new(StoreKeeper::new(Arc::downgrade(&registry))));
-        if registry.blobs.keeps_books() {
-            registry.start_moving().await?;
-        }
+        let mover = Mover::start(&registry.blobs)?;
+        registry.mover.get_or_init(|| mover);
         Ok(registry)
-    }
-
-    /// Finds out what the tiers need to know and lets them move blobs.
-    async fn start_moving(self: &Arc<Self>) -> Result<(), RegistryError> {
-        self.look_elsewhere().await?;
-        let mover = Mover::start(&self.blobs)?;
-        self.mover.get_or_init(|| mover);
-        Ok(())
     }
 
     fn on(

@@ -49,7 +49,7 @@ impl Shelf {
             Some(info) => info,
             None => registry.blob_info(digest).await.ok()?,
         };
-        registry.is_to_be_had(&info.digest).then_some(info)
+        registry.is_to_be_had(&info.digest).await.then_some(info)
     }
 
     fn blobs(&self) -> MutexGuard<'_, HashMap<Digest, Waiting>> {

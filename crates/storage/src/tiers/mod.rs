@@ -148,7 +148,7 @@ impl Tiers {
     }
 
     /// Whether there is anything to decide.
-    pub fn keeps_books(&self) -> bool {
+    fn keeps_books(&self) -> bool {
         self.directories.len() > 1 || self.directories.iter().any(|one| one.config().budget_bytes.is_some())
     }
 
