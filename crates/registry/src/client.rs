@@ -12,7 +12,7 @@ use helios_storage::tiers::TierReport;
 use helios_storage::{Blob, BlobInfo, Tiers, Tree};
 use helios_types::{Digest, ModelRef};
 use http::Method;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, RANGE};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,10 +25,10 @@ use crate::http::wire::{
     TagBody, TierList,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
-use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
+use crate::transfer::{Answer, Origin, SourceKind, fetch_blob, range_header};
 use crate::{
-    FetchConfig, GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, PushReport,
-    RegistryError, Resolved, Secret, TagEntry, WorkerLease, registry, via,
+    GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, PushReport, RegistryError,
+    Resolved, Secret, TagEntry, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +38,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(120);
 const PUSH_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// Bytes of one line of a pull's progress.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one answer: a manifest has under 100 KiB.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a list: 100,000 models have some 30 MB.
+const LIST_BYTES_MAX: usize = 256 << 20;
 
 /// A registry elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -131,7 +135,8 @@ impl RegistryClient {
     /// # Errors
     /// As [`model`](Self::model).
     pub async fn list(&self) -> Result<Vec<ModelSummary>, RegistryError> {
-        let answer: Models = self.json(self.client.get(self.url(&["models"], &[]))).await?;
+        let response = self.send(self.client.get(self.url(&["models"], &[]))).await?;
+        let answer: Models = self.parse(&self.whole(response, LIST_BYTES_MAX).await?)?;
         Ok(answer.models)
     }
 
@@ -141,8 +146,7 @@ impl RegistryClient {
     /// As [`model`](Self::model).
     pub async fn manifest(&self, digest: &Digest) -> Result<Arc<Manifest>, RegistryError> {
         let response = self.send(self.client.get(self.url(&["manifests", &digest.to_string()], &[]))).await?;
-        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        registry::parse_manifest(digest, &bytes).map(Arc::new)
+        registry::parse_manifest(digest, &self.whole(response, ANSWER_BYTES_MAX).await?).map(Arc::new)
     }
 
     /// The memory profile of a version, with its details.
@@ -257,24 +261,9 @@ impl RegistryClient {
         {
             return Ok(blob);
         }
-        self.download(info, store).await?;
+        fetch_blob(&info, &self.blob_origin(info.digest), store, &|_, _| {}).await?;
         let local = Arc::clone(store);
         blocking(move || Ok(local.get(&info)?)).await
-    }
-
-    async fn download(&self, info: BlobInfo, store: &Arc<Tiers>) -> Result<(), RegistryError> {
-        let limits = FetchConfig::default();
-        let transfer = Transfer {
-            origin: &self.blob_origin(info.digest),
-            blobs: store,
-            limits: &limits,
-            address: String::new(),
-            digest: Some(info.digest),
-            size: Some(info.size),
-            report: &|_, _| {},
-        };
-        let writer = transfer::download(&transfer).await?;
-        blocking(move || Ok(writer.commit(Some(info.digest)).map(drop)?)).await
     }
 
     /// A blob there.
@@ -292,15 +281,8 @@ impl RegistryClient {
     /// The tree of a blob there; it counts only if it has the blob's root.
     pub(crate) async fn tree(&self, info: &BlobInfo) -> Result<Tree, RegistryError> {
         let url = self.url(&["trees", &info.digest.to_string()], &[]);
-        let mut response = self.send(self.client.get(url)).await?;
-        let limit = Tree::bytes_of(info.size);
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if (bytes.len() + chunk.len()) as u64 > limit {
-                return Err(self.no_answer(format!("a tree over {limit} bytes")));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let response = self.send(self.client.get(url)).await?;
+        let bytes = self.whole(response, Tree::bytes_of(info.size) as usize).await?;
         Ok(Tree::from_bytes(info.blake3, info.size, &bytes)?)
     }
 
@@ -366,8 +348,24 @@ impl RegistryClient {
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, RegistryError> {
         let response = self.send(request).await?;
-        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        serde_json::from_slice(&bytes).map_err(|error| self.no_answer(error.to_string()))
+        self.parse(&self.whole(response, ANSWER_BYTES_MAX).await?)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, RegistryError> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| self.no_answer(format!("what came is no registry's answer: {error}")))
+    }
+
+    /// All of an answer, if it is no longer than `bytes_max`.
+    async fn whole(&self, mut response: Response, bytes_max: usize) -> Result<BytesMut, RegistryError> {
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if bytes.len() + chunk.len() > bytes_max {
+                return Err(self.no_answer(format!("an answer over {bytes_max} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 
     /// The answer, unless it is an error.
@@ -377,11 +375,15 @@ impl RegistryClient {
             request = request.header(via::VIA_HEADER, via::header(child)?);
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity") {
+            return Err(self.no_answer(format!("content encoding {encoding:?}, which was not asked for")));
+        }
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
-        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let bytes = self.whole(response, ANSWER_BYTES_MAX).await?;
         match serde_json::from_slice::<ErrorBody>(&bytes) {
             Ok(body) => Err(body.error.into()),
             Err(_) => {

@@ -152,7 +152,9 @@ pub enum RegistryError {
         problem: String,
     },
     /// An origin sent something else than it should have.
-    #[error("{url} sent something wrong: {problem}")]
+    #[error(
+        "{url} sent something wrong: {problem}\nhint: nothing of it is used; check the address, or take the model from another source"
+    )]
     OriginLied {
         /// The address, without credentials or query.
         url: String,
@@ -197,7 +199,9 @@ pub enum RegistryError {
         hint: Option<String>,
     },
     /// A registry elsewhere did not answer, or with something that is no answer.
-    #[error("the registry at {url} did not answer: {problem}")]
+    #[error(
+        "the registry at {url} did not answer: {problem}\nhint: check its address, and that `helios registry` or `helios serve` runs there"
+    )]
     RegistryUnreachable {
         /// Its address.
         url: String,
@@ -206,7 +210,8 @@ pub enum RegistryError {
     },
     /// Something is not here, and who might have it did not answer.
     #[error(
-        "{what} is not here, and {source}\nhint: what is in the store keeps working; this needs the registry above to answer"
+        "{what} is not here, and {}\nhint: what is in the store keeps working; this needs the registry above to answer",
+        source.message_and_hint().0
     )]
     UpstreamSilent {
         /// What was asked for.

@@ -82,5 +82,6 @@ pub use rollback::RollbackTarget;
 pub use scrub::{FromSource, Repair, ScrubConfig, ScrubReport};
 pub use secret::Secret;
 pub use source::Source;
+pub use swarm::SharedCache;
 pub use tags::TagEntry;
 pub use upstream::PushReport;

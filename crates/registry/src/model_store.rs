@@ -7,8 +7,10 @@ use helios_storage::{Blob, BlobStore, FileBytes, Tiers};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
+use crate::swarm::SharedCache;
 use crate::{
-    FileEntry, Manifest, MemoryProfile, ModelSummary, Registry, RegistryClient, RegistryError, Resolved, Role,
+    FileEntry, FleetConfig, Manifest, MemoryProfile, ModelSummary, Registry, RegistryClient, RegistryError,
+    Resolved, Role, Secret,
 };
 
 /// A registry in this process or elsewhere. Cheap to clone.
@@ -25,6 +27,8 @@ pub enum ModelStore {
 pub struct RemoteStore {
     client: RegistryClient,
     cache: Arc<Tiers>,
+    /// The cache as a node of the fleet, if it is one.
+    node: Option<Arc<SharedCache>>,
     /// The registry's own folders, as far as they are on this host, fastest first.
     shared: Mutex<Vec<SharedStore>>,
 }
@@ -43,7 +47,32 @@ impl ModelStore {
     /// [`RegistryError::Storage`] if the cache cannot be opened.
     pub fn remote(client: RegistryClient, cache_dir: &Path) -> Result<Self, RegistryError> {
         let cache = Tiers::open(cache_dir, Vec::new())?;
-        Ok(Self::Remote(Arc::new(RemoteStore { client, cache, shared: Mutex::default() })))
+        Ok(Self::Remote(Arc::new(RemoteStore { client, cache, node: None, shared: Mutex::default() })))
+    }
+
+    /// As [`remote`](Self::remote), as a node of the fleet below that registry: blobs come from whoever has them, and
+    /// others fetch from here what the [routes](crate::http::node_router) of the node give, which `advertise` leads to.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn node(
+        client: RegistryClient,
+        cache_dir: &Path,
+        advertise: String,
+        token: Option<Secret>,
+    ) -> Result<(Self, Arc<SharedCache>), RegistryError> {
+        let cache = Tiers::open(cache_dir, Vec::new())?;
+        let fleet = FleetConfig {
+            parent: Some(client.base().to_string()),
+            advertise: Some(advertise),
+            token,
+            ..FleetConfig::default()
+        };
+        let node = Arc::new(SharedCache::new(client.clone(), Arc::clone(&cache), fleet));
+        let shared = Mutex::default();
+        let store = RemoteStore { client, cache, node: Some(Arc::clone(&node)), shared };
+        Ok((Self::Remote(Arc::new(store)), node))
     }
 
     /// The version that a name points to.
@@ -161,7 +190,10 @@ impl RemoteStore {
                 Err(error) => tracing::warn!(%error, "a blob cannot be mapped in place"),
             }
         }
-        self.client.blob(info, &self.cache).await.map(FileBytes::from)
+        match &self.node {
+            Some(node) => node.blob(info).await.map(FileBytes::from),
+            None => self.client.blob(info, &self.cache).await.map(FileBytes::from),
+        }
     }
 }
 

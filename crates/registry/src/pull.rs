@@ -241,7 +241,7 @@ async fn fetch_catalogue(
             Ok(fetched) => return Ok(fetched),
             Err(error) => {
                 tracing::warn!(source = text, %error, "a source of the catalogue failed");
-                failures.push(format!("{text}: {error}"));
+                failures.push(format!("{text}: {}", error.message_and_hint().0));
                 last = Some(error);
             }
         }

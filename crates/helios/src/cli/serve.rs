@@ -119,6 +119,10 @@ pub(crate) struct WorkerArgs {
     /// Address at which proxies reach this worker [default: the one it listens on]
     #[arg(long, value_name = "URL")]
     pub(crate) advertise: Option<String>,
+    /// Address at which other workers and registries take from this worker what it has of the model, at the host that
+    /// --advertise names; wants the cluster token as --listen does [default: a free port of the address of --listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) share_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }

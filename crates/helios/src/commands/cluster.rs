@@ -1,20 +1,26 @@
 //! The parts of Helios as processes of their own: registry, worker, proxy.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
 use helios_registry::{FromSource, ModelStore, RegistryClient, Resolved, Secret};
 use helios_runtime::telemetry::Metrics;
-use helios_runtime::{Shutdown, Tasks};
+use helios_runtime::{Clock, Shutdown, Tasks};
 use helios_types::{Classify, ErrorCode, ModelRef};
 use helios_worker::{Host, Machine, ServeOptions, keep_lease};
 
 use crate::cli::{PartArgs, ProxyArgs, RegistryArgs, WorkerArgs};
 use crate::config::Config;
 use crate::models;
-use crate::parts::{Interrupt, RegistryFleet, StoreTexts, announce, check_internal, mounts};
+use crate::parts::{Interrupt, Neighbours, RegistryFleet, StoreTexts, announce, check_internal, mounts};
 use crate::progress::PullProgress;
+
+/// How often a worker that loads says so: thrice within the time that what was handed out is safe.
+const KEEP_FILES_EVERY: Duration = Duration::from_secs(20);
 
 fn secret(part: &PartArgs) -> Option<Secret> {
     part.cluster_token.clone().map(Secret::from)
@@ -70,17 +76,12 @@ pub(crate) async fn worker(config: &Config, args: &WorkerArgs) -> anyhow::Result
     let listener = helios_runtime::bind(args.part.listen).await?;
     let address = listener.local_addr()?;
     let registry = RegistryClient::new(&args.registry, secret(&args.part).as_ref())?;
-    let machine = Machine::new(&config.worker, 1)?;
-    let start = async {
-        let resolved = resolve(&registry, &args.model).await?;
-        let store = remote_store(config, &registry).await?;
-        Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?)
-    };
-    let host = interrupt.or(start).await?;
+    let advertised = args.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
+    let tasks = Tasks::new(interrupt.shutdown().child());
+    let host = interrupt.or(start_host(config, args, &registry, &advertised, &tasks)).await?;
     eprintln!("{}: {}", args.model, host.kv_budget());
     announce(address);
     let options = ServeOptions { cluster_token: secret(&args.part), grace: config.worker.grace() };
-    let advertised = args.advertise.clone().unwrap_or_else(|| format!("http://{address}"));
     let served = interrupt.shutdown().child();
     let serve = async {
         let outcome = helios_worker::serve(host.clone(), listener, options, interrupt.shutdown()).await;
@@ -90,6 +91,43 @@ pub(crate) async fn worker(config: &Config, args: &WorkerArgs) -> anyhow::Result
     let lease = keep_lease(&host, &registry, advertised, &config.worker, &served);
     let (outcome, ()) = tokio::join!(serve, lease);
     Ok(outcome?)
+}
+
+/// The model in memory, its files from the registry's folder, from neighbours or from the registry.
+async fn start_host(
+    config: &Config,
+    args: &WorkerArgs,
+    registry: &RegistryClient,
+    advertised: &str,
+    tasks: &Tasks,
+) -> anyhow::Result<Host> {
+    let machine = Machine::new(&config.worker, 1)?;
+    let neighbours = Neighbours {
+        registry,
+        listen: args.share_listen.unwrap_or_else(|| SocketAddr::new(args.part.listen.ip(), 0)),
+        advertised,
+        token: secret(&args.part),
+        rules: guard_rules(config, &args.part),
+    };
+    let store = neighbours.store(config, tasks).await?;
+    let resolved = resolve(registry, &args.model).await?;
+    let load = async { Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?) };
+    tokio::select! {
+        biased;
+        host = load => host,
+        never = keep_files(registry, &resolved) => match never {},
+    }
+}
+
+/// Has the registry keep the files of a version until the worker's lease does: a large model loads for longer than
+/// what was handed out is safe.
+async fn keep_files(registry: &RegistryClient, resolved: &Resolved) -> Infallible {
+    loop {
+        Clock.sleep(KEEP_FILES_EVERY).await;
+        if let Err(error) = registry.manifest(&resolved.digest).await {
+            tracing::warn!(%error, "the registry was not told that its files are still being loaded");
+        }
+    }
 }
 
 /// The version that `name` means; the registry fetches it first if need be.

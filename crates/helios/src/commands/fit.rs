@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use helios_registry::profile::fit::{Fit, Place, Question, fit};
-use helios_registry::profile::parallel::{Degrees, KvPrecision};
+use helios_registry::profile::parallel::{Degrees, KvPrecision, Precision};
 use helios_registry::profile::{ProfileDetails, profile_of_path};
 use helios_registry::{MemoryProfile, Source, catalogue};
 use helios_types::{Classify, ErrorCode, ModelRef};
@@ -34,8 +34,15 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
     let answers: Vec<Option<Fit>> = places.iter().map(|place| fit(details, &question, place)).collect();
     if args.json {
         let found: Vec<&Fit> = answers.iter().flatten().collect();
-        let told =
-            json!({ "model": args.model, "fits": found, "profile": profile, "table": details.table() });
+        let totals = profile.totals();
+        let told = json!({
+            "model": args.model,
+            "serving_bytes": totals.serving_bytes,
+            "accelerate_bytes": totals.accelerate_bytes,
+            "fits": found,
+            "profile": profile,
+            "table": details.table(),
+        });
         println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
@@ -127,6 +134,9 @@ fn print_profile(model: &str, profile: &MemoryProfile, details: &ProfileDetails)
         .collect();
     println!("{model}");
     println!("  weights         {} ({})", show_size(profile.serving_bytes()), types.join(", "));
+    if let Some(bytes) = profile.accelerate_bytes(Precision::F32) {
+        println!("  accelerate      {} in float32, as `accelerate estimate-memory` counts", show_size(bytes));
+    }
     println!("  largest layer   {}", show_size(profile.largest_layer_bytes));
     println!("  KV cache        {} a token in f16", show_size(shape.kv_bytes_per_token(KvPrecision::F16)));
     println!("  context         {} tokens", shape.context_tokens);

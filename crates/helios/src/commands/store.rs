@@ -106,11 +106,18 @@ fn print_row(model: &ModelSummary) {
 
 /// `helios show`.
 pub(crate) async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<()> {
-    let (resolved, history) = Store::open(config).await?.show(&args.model.parse()?).await?;
+    let store = Store::open(config).await?;
+    let (resolved, history) = store.show(&args.model.parse()?).await?;
     if args.json {
+        let totals = match &resolved.manifest.profile {
+            Some(_) => Some(store.profile(&resolved).await?.totals()),
+            None => None,
+        };
         let shown = json!({
             "model": resolved.reference,
             "digest": resolved.digest,
+            "serving_bytes": totals.as_ref().map(|totals| totals.serving_bytes),
+            "accelerate_bytes": totals.and_then(|totals| totals.accelerate_bytes),
             "manifest": *resolved.manifest,
             "history": history,
         });

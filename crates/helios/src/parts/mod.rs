@@ -4,11 +4,13 @@
 mod fleet;
 mod listen;
 mod mounts;
+mod neighbours;
 mod platform;
 mod texts;
 
 pub(crate) use fleet::RegistryFleet;
 pub(crate) use listen::{Interrupt, announce, check_internal};
 pub(crate) use mounts::mounts;
+pub(crate) use neighbours::Neighbours;
 pub(crate) use platform::Platform;
 pub(crate) use texts::StoreTexts;

@@ -12,6 +12,7 @@ mod harness;
 mod hugging_face;
 mod machine;
 mod models;
+mod neighbours;
 mod recovery;
 mod small_model;
 #[path = "../../../registry/tests/it/models.rs"]

@@ -15,12 +15,9 @@ use super::selection::{is_pickle, refuse_pickle};
 use super::{Context, Expected, Gathered, file_name};
 use crate::blocking::blocking;
 use crate::progress::Phase;
-use crate::swarm::SwarmFile;
+use crate::swarm::{SHARED_BYTES_MIN, SwarmFile};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
 use crate::{RegistryError, Secret};
-
-/// Smallest blob that is fetched together: below, asking around costs more than it saves.
-const SHARED_BYTES_MIN: u64 = 256 << 10;
 
 /// A file at an origin.
 pub(super) struct Remote {

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
+use helios_runtime::Clock;
 use helios_types::Digest;
 
 use super::answer::Segment;
@@ -17,6 +18,8 @@ pub(super) async fn manifest(
     Segment(digest): Segment<Digest>,
 ) -> Result<Response, RegistryError> {
     let manifest = registry.manifest(&digest).await?;
+    // Who asks is about to read its files, or still does.
+    registry.loaded().hand_out(digest, Clock.now());
     Ok(([(CONTENT_TYPE, "application/json")], manifest.to_bytes()).into_response())
 }
 

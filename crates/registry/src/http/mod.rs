@@ -39,7 +39,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post, put};
 use helios_types::ErrorCode;
 
-use crate::{Registry, RegistryError};
+use crate::{Registry, RegistryError, SharedCache};
 
 /// Which bodies a call of a protocol takes, as far as web pages are kept out by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,4 +102,13 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&registry), swarm::note_way));
     Router::new().nest(ROUTE_PREFIX, routes).with_state(registry)
+}
+
+/// The routes of a node of the fleet that is no registry: pieces of blobs. Who may call them is up to the listener.
+pub fn node_router(node: Arc<SharedCache>) -> Router {
+    let routes = Router::new()
+        .route("/pieces/{digest}/{index}", get(swarm::piece_of_node))
+        .route("/{*rest}", any(answer::no_such_route))
+        .method_not_allowed_fallback(answer::no_such_method);
+    Router::new().nest(ROUTE_PREFIX, routes).with_state(node)
 }

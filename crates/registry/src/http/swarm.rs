@@ -12,7 +12,7 @@ use helios_types::Digest;
 use super::answer::{Body, Segment};
 use super::wire::Nothing;
 use crate::swarm::wire::{Ask, Holdings, Place};
-use crate::{Registry, RegistryError, via};
+use crate::{Registry, RegistryError, SharedCache, via};
 
 const BYTES: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "application/octet-stream")];
 
@@ -37,6 +37,14 @@ pub(super) async fn piece(
     Segment((digest, index)): Segment<(Digest, u64)>,
 ) -> Result<Response, RegistryError> {
     Ok((BYTES, registry.piece(&digest, index).await?).into_response())
+}
+
+/// As [`piece`], of a node that is no registry.
+pub(super) async fn piece_of_node(
+    State(node): State<Arc<SharedCache>>,
+    Segment((digest, index)): Segment<(Digest, u64)>,
+) -> Result<Response, RegistryError> {
+    Ok((BYTES, node.piece(&digest, index).await?).into_response())
 }
 
 pub(super) async fn tree(

@@ -3,7 +3,7 @@
 //! [`MemoryProfile`] is kept in the manifest. Two totals are kept apart because they answer two questions:
 //! [`MemoryProfile::weight_bytes`] is every tensor of the files, resident, and decides whether a model fits;
 //! [`AccelerateScope`] is what `accelerate estimate-memory` prints, which builds the model without its head.
-//! [`parallel`] says what one rank holds at every precision and degree, [`fit`] whether that fits somewhere.
+//! [`ProfileTotals`] gives both by name. [`parallel`] says what one rank holds at every precision and degree, [`fit`] whether that fits somewhere.
 
 mod accelerate;
 pub mod fit;
@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 use helios_storage::TensorInfo;
 use helios_types::TensorType;
+use parallel::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use accelerate::AccelerateScope;
@@ -53,6 +54,15 @@ pub struct ProfileDetails {
     pub accelerate: Option<AccelerateScope>,
 }
 
+/// The two totals of a profile, as JSON shows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileTotals {
+    /// Every tensor of the files, resident: what decides whether the model fits.
+    pub serving_bytes: u64,
+    /// What `accelerate estimate-memory` says by precision; `None` for families whose buffers are not known.
+    pub accelerate_bytes: Option<BTreeMap<Precision, u64>>,
+}
+
 impl MemoryProfile {
     /// Sums up the headers of a model. O(tensors).
     pub fn new<'a>(shape: ModelShape, tensors: impl Iterator<Item = &'a TensorInfo> + Clone) -> Self {
@@ -75,13 +85,26 @@ impl MemoryProfile {
         }
     }
 
+    /// The two totals by the names they have wherever a profile is shown.
+    pub fn totals(&self) -> ProfileTotals {
+        let scope = self.details.as_ref().and_then(|details| details.accelerate);
+        let precisions = [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
+        let told = |scope: AccelerateScope| {
+            precisions
+                .iter()
+                .filter_map(|&precision| Some((precision, scope.total_bytes(precision)?)))
+                .collect()
+        };
+        ProfileTotals { serving_bytes: self.serving_bytes(), accelerate_bytes: scope.map(told) }
+    }
+
     /// What serving keeps resident: every tensor of the files.
     pub fn serving_bytes(&self) -> u64 {
         self.weight_bytes
     }
 
     /// What `accelerate estimate-memory` says for a precision, where the family's buffers are known.
-    pub fn accelerate_bytes(&self, precision: parallel::Precision) -> Option<u64> {
+    pub fn accelerate_bytes(&self, precision: Precision) -> Option<u64> {
         self.details.as_ref()?.accelerate?.total_bytes(precision)
     }
 }

@@ -14,7 +14,7 @@ pub const BLOCK_TOKENS: u64 = 16;
 pub const DEGREES: [u64; 4] = [1, 2, 4, 8];
 
 /// How weights are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// As the files have them.

@@ -10,6 +10,7 @@
 //! known, and the whole against its digest always. A peer that lies or fails is left alone for a while, and a tracker
 //! that is silent is done without.
 
+mod cache;
 mod node;
 mod piece;
 mod serve;
@@ -17,7 +18,11 @@ mod share;
 mod tracker;
 pub(crate) mod wire;
 
+pub use cache::SharedCache;
 pub(crate) use node::Swarm;
 pub(crate) use piece::SwarmFile;
 pub(crate) use share::Share;
 pub(crate) use tracker::Tracker;
+
+/// Smallest blob that is fetched together: below, asking around costs more than it saves.
+pub(crate) const SHARED_BYTES_MIN: u64 = 256 << 10;

@@ -13,6 +13,8 @@ use crate::{FleetConfig, RegistryClient, RegistryError};
 
 /// How long a peer that lied or failed is left alone.
 const DROP_TIME: Duration = Duration::from_secs(30);
+/// How long a tracker has for an answer, which takes it microseconds.
+const TRACKER_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Downloads remembered at a time; the oldest goes when there are more.
 const SHARES_MAX: usize = 256;
 /// Peers left alone at a time; more than that and the origin is the better choice.
@@ -81,10 +83,10 @@ impl Swarm {
                 continue;
             }
             let answer = match self.client(&address) {
-                Ok(client) => client.ask_tracker(&digest, &ask).await,
-                Err(error) => Err(error),
+                Ok(client) => Clock.timeout(TRACKER_WAIT_MAX, client.ask_tracker(&digest, &ask)).await,
+                Err(error) => Ok(Err(error)),
             };
-            match answer {
+            match answer.unwrap_or_else(|_elapsed| Err(silent(&address))) {
                 Ok(place) => return Some(place),
                 Err(error) => self.leave_alone(&address, &error),
             }
@@ -153,6 +155,11 @@ impl Swarm {
         dropped.retain(|_, until| *until > Clock.now());
         dropped.keys().cloned().collect()
     }
+}
+
+fn silent(address: &str) -> RegistryError {
+    let problem = format!("no answer within {} s", TRACKER_WAIT_MAX.as_secs());
+    RegistryError::RegistryUnreachable { url: address.to_owned(), problem }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -107,7 +107,12 @@ impl<'a> SwarmFile<'a> {
 
     async fn take_from(&self, address: &str, index: u64, range: &Range<u64>) -> Result<Bytes, RegistryError> {
         let peer = self.swarm.client(address)?.piece_origin(self.digest, index);
-        let answer = peer.open(range.clone(), None).await?;
+        let opened = Clock.timeout(self.stall_timeout, peer.open(range.clone(), None)).await;
+        let stalled = |_elapsed| RegistryError::OriginUnreachable {
+            url: address.to_owned(),
+            problem: "it stalled".to_owned(),
+        };
+        let answer = opened.map_err(stalled)??;
         let bytes = self.collect(answer, range, &peer).await?;
         self.check(range, &bytes, address)?;
         if self.tree.is_none() {

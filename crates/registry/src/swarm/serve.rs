@@ -1,14 +1,16 @@
 //! What a registry gives to the others of its fleet: pieces of blobs that are here or on their way, and trees.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use helios_runtime::{Clock, Shutdown};
-use helios_storage::{BlobInfo, Tree};
+use helios_storage::{BlobInfo, DurableFiles, Tree};
 use helios_types::Digest;
 
+use super::Share;
 use super::share::Found;
 use super::tracker::HOLDINGS_MAX;
 use crate::blocking::blocking;
@@ -16,28 +18,22 @@ use crate::transfer::PIECE_BYTES;
 use crate::{Registry, RegistryError};
 
 /// How often the trackers are told what is here: well within the time that they remember it.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(20);
+pub(super) const ANNOUNCE_EVERY: Duration = Duration::from_secs(20);
 
 impl Registry {
     /// One piece of a blob. Waits for it if it is on its way here.
     pub(crate) async fn piece(&self, digest: &Digest, index: u64) -> Result<Bytes, RegistryError> {
         let info = match self.swarm().share(digest) {
             Some(share) => {
-                let range = piece_range(index, share.size())?;
-                match share.wait(index).await {
-                    Some(Found::Bytes(bytes)) => return Ok(bytes),
-                    // The file gets its final name at some moment; what is not under the one is under the other.
-                    Some(Found::Written) => match self.read_partial(digest, range).await {
-                        Ok(bytes) => return Ok(bytes),
-                        Err(_) => share.stored().await,
-                    },
-                    None => None,
+                let folders = self.blobs().directories();
+                match piece_under_way(&share, (*digest, index), self.files(), folders).await? {
+                    UnderWay::Bytes(bytes) => return Ok(bytes),
+                    UnderWay::Stored(info) => info,
                 }
             }
             None => self.blob_info(digest).await.ok(),
         };
-        let missing = RegistryError::UnknownDigest { kind: "piece of blob", digest: *digest };
-        let info = info.filter(|info| self.blobs().contains(&info.digest)).ok_or(missing)?;
+        let info = info.filter(|info| self.blobs().contains(&info.digest)).ok_or(missing(digest))?;
         self.read_stored(info, piece_range(index, info.size)?).await
     }
 
@@ -69,20 +65,52 @@ impl Registry {
         Ok(blobs.into_iter().take(HOLDINGS_MAX).map(|(digest, _)| digest).collect())
     }
 
-    async fn read_partial(&self, digest: &Digest, range: Range<u64>) -> Result<Bytes, RegistryError> {
-        let path = self.dir().join("partial").join(digest.hex());
-        let files = self.files().clone();
-        blocking(move || Ok(files.read_range(&path, range)?.into())).await
-    }
-
     async fn read_stored(&self, info: BlobInfo, range: Range<u64>) -> Result<Bytes, RegistryError> {
         let intake = self.intake();
         blocking(move || Ok(intake.blobs().read_range(&info, range)?.into())).await
     }
 }
 
+/// Where a piece of a download is.
+pub(super) enum UnderWay {
+    /// Here.
+    Bytes(Bytes),
+    /// In the blob, if the download has made one.
+    Stored(Option<BlobInfo>),
+}
+
+/// Waits for a piece of a download, which is in one of the `folders` of the store until it has its final name.
+pub(super) async fn piece_under_way(
+    share: &Share,
+    (digest, index): (Digest, u64),
+    files: &DurableFiles,
+    folders: Vec<PathBuf>,
+) -> Result<UnderWay, RegistryError> {
+    let range = piece_range(index, share.size())?;
+    Ok(match share.wait(index).await {
+        Some(Found::Bytes(bytes)) => UnderWay::Bytes(bytes),
+        // The file gets its final name at some moment; what is not under the one is under the other.
+        Some(Found::Written) => {
+            let files = files.clone();
+            let mut partials =
+                folders.into_iter().map(move |folder| folder.join("partial").join(digest.hex()));
+            let read =
+                move || Ok(partials.find_map(|partial| files.read_range(&partial, range.clone()).ok()));
+            match blocking(read).await? {
+                Some(bytes) => UnderWay::Bytes(bytes.into()),
+                None => UnderWay::Stored(share.stored().await),
+            }
+        }
+        None => UnderWay::Stored(None),
+    })
+}
+
+pub(super) fn missing(digest: &Digest) -> RegistryError {
+    RegistryError::UnknownDigest { kind: "piece of blob", digest: *digest }
+}
+
 /// The bytes of a piece of a blob.
-fn piece_range(index: u64, size: u64) -> Result<Range<u64>, RegistryError> {
+pub(super) fn piece_range(index: u64, size: u64) -> Result<Range<u64>, RegistryError> {
     let start = index.saturating_mul(PIECE_BYTES);
     if start >= size {
         return Err(crate::registry::invalid_request(format!("piece {index} of a blob of {size} bytes")));

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use helios_storage::BlobWriter;
+use helios_storage::{BlobInfo, BlobWriter, Tiers};
 use http::HeaderValue;
 
 use super::patience::Patience;
 use super::pieces::Fetching;
 use super::write::write_in_order;
-use super::{Answer, Failure, PIECE_BYTES, Partial, Transfer};
+use super::{Answer, Failure, Origin, PIECE_BYTES, Partial, Transfer};
 use crate::blocking::blocking;
-use crate::{RegistryError, registry};
+use crate::{FetchConfig, RegistryError, registry};
 
 /// Changes of the file at the origin that one transfer begins again for.
 const CHANGES_MAX: u32 = 3;
@@ -44,6 +44,23 @@ pub(crate) async fn download(transfer: &Transfer<'_>) -> Result<BlobWriter, Regi
     }
     let problem = || format!("{} came without a file", transfer.origin.shown());
     partial.map(|partial| partial.writer).ok_or_else(|| RegistryError::Internal { problem: problem() })
+}
+
+/// Brings a blob that a manifest names into a store that nobody collects.
+///
+/// # Errors
+/// As [`download`]; [`StorageError::DigestMismatch`](helios_storage::StorageError::DigestMismatch) if something else came.
+pub(crate) async fn fetch_blob(
+    info: &BlobInfo,
+    origin: &dyn Origin,
+    blobs: &Arc<Tiers>,
+    report: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+) -> Result<BlobInfo, RegistryError> {
+    let limits = FetchConfig::default();
+    let (digest, size) = (Some(info.digest), Some(info.size));
+    let transfer = Transfer { origin, blobs, limits: &limits, address: String::new(), digest, size, report };
+    let writer = download(&transfer).await?;
+    blocking(move || Ok(writer.commit(digest)?)).await
 }
 
 /// One way through the file. On success `partial` is the whole; on failure it is what came.

@@ -24,7 +24,7 @@ use helios_types::Digest;
 use http::HeaderValue;
 
 pub(crate) use answer::{Answer, range_header};
-pub(crate) use download::download;
+pub(crate) use download::{download, fetch_blob};
 pub(crate) use turns::Turns;
 
 use crate::{FetchConfig, RegistryError};

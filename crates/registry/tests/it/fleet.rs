@@ -18,27 +18,27 @@ use crate::downloads::{hub_config, hub_listing};
 use crate::models::{self, Place};
 use crate::origin::{Manner, Origin};
 
-const NODES: usize = 8;
+pub(crate) const NODES: usize = 8;
 
-fn name(text: &str) -> ModelRef {
+pub(crate) fn name(text: &str) -> ModelRef {
     text.parse().expect("a name")
 }
 
-async fn listen() -> (TcpListener, String) {
+pub(crate) async fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a socket");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     (listener, address)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a server that ends with its test")]
-fn serve(listener: TcpListener, router: Router) -> JoinHandle<()> {
+pub(crate) fn serve(listener: TcpListener, router: Router) -> JoinHandle<()> {
     tokio::spawn(async move { axum::serve(listener, router).await.expect("served") })
 }
 
 /// A registry with a listener, in a folder of its own.
-struct Node {
-    registry: Arc<Registry>,
-    address: String,
+pub(crate) struct Node {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) address: String,
     /// Bytes of blobs that it served as an origin does.
     egress: Arc<AtomicUsize>,
     server: JoinHandle<()>,
@@ -46,7 +46,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(fleet: FleetConfig, fetch: FetchConfig) -> Self {
+    pub(crate) async fn start(fleet: FleetConfig, fetch: FetchConfig) -> Self {
         let (listener, address) = listen().await;
         Self::start_at(listener, address, fleet, fetch).await
     }
@@ -67,23 +67,27 @@ impl Node {
     }
 
     /// A parent with a model `org/large:v1` of that file.
-    async fn parent(file: &[u8]) -> Self {
+    pub(crate) async fn parent(file: &[u8]) -> Self {
         let node = Self::start(FleetConfig::default(), FetchConfig::default()).await;
         let path = node._place.write("large.gguf", file);
         node.registry.import(&path, Some(name("org/large:v1")), &mut |_| {}).await.expect("imported");
         node
     }
 
-    async fn child(&self) -> Self {
+    pub(crate) async fn child(&self) -> Self {
         let fleet = FleetConfig { parent: Some(self.address.clone()), ..FleetConfig::default() };
         Self::start(fleet, FetchConfig::default()).await
     }
 
-    async fn pull(&self, spec: &str) {
+    pub(crate) fn egress(&self) -> usize {
+        self.egress.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn pull(&self, spec: &str) {
         self.registry.pull(spec, None, &mut |_| {}).await.expect("pulled");
     }
 
-    async fn assert_has(&self, model: &str, file: &[u8]) {
+    pub(crate) async fn assert_has(&self, model: &str, file: &[u8]) {
         let resolved = self.registry.resolve(&name(model)).await.expect("known");
         let weights = self.registry.derived_bytes(&resolved.manifest, Role::Weights).await.expect("weights");
         assert!(*weights == *file, "{}: another file", self.address);
@@ -104,7 +108,7 @@ async fn count(State(egress): State<Arc<AtomicUsize>>, request: Request, next: N
     Response::from_parts(parts, axum::body::Body::from_stream(counted))
 }
 
-fn assert_at_most_a_tenth_more(egress: usize, size: usize) {
+pub(crate) fn assert_at_most_a_tenth_more(egress: usize, size: usize) {
     assert!(egress * 10 <= size * 11, "{egress} bytes left the origin for a model of {size}");
     assert!(egress >= size, "{egress} bytes cannot make {size}");
 }
@@ -171,7 +175,7 @@ async fn a_node_that_dies_midway_stops_nobody() {
 }
 
 /// A peer that has everything, and none of it right. Returns its address and how often it was asked for a piece.
-async fn liar() -> (String, Arc<AtomicUsize>) {
+pub(crate) async fn liar() -> (String, Arc<AtomicUsize>) {
     let (listener, address) = listen().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let (counter, own) = (Arc::clone(&asked), address.clone());
@@ -189,7 +193,7 @@ async fn liar() -> (String, Arc<AtomicUsize>) {
     (address, asked)
 }
 
-async fn announce(tracker: &str, node: &str, digest: &str) {
+pub(crate) async fn announce(tracker: &str, node: &str, digest: &str) {
     let body = serde_json::json!({ "node": node, "blobs": [digest] });
     let request = reqwest::Client::new().put(format!("{tracker}/registry/v1/holdings")).json(&body);
     assert!(request.send().await.expect("an answer").status().is_success());

@@ -51,6 +51,42 @@ async fn only_what_nobody_needs_is_collected() {
     assert_eq!((again.manifests_removed, again.blobs_removed, again.bytes_freed), (0, 0, 0));
 }
 
+/// A version that somebody elsewhere holds by a lease, or asked for by its digest, stays; without either it goes.
+#[tokio::test]
+async fn leases_end_by_themselves_and_questions_by_digest_hold_for_the_grace() {
+    let place = Place::new();
+    let registry = place.open_with_grace(Duration::from_secs(3600)).await;
+    let mut digests = Vec::new();
+    for (stem, fill) in [("leased", 1.0), ("asked", 2.0)] {
+        let file = place.write(&format!("{stem}.gguf"), &models::gguf(fill));
+        digests.push(registry.import(&file, None, &mut |_| {}).await.expect(stem).digest);
+    }
+    let lease = WorkerLease {
+        id: "w".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+        models: vec![LeasedModel { reference: name("leased"), manifest: digests[0] }],
+        role: WorkerRole::Unified,
+        numerics_id: NumericsId::new("f32", 1, "f16", "test"),
+    };
+    registry.members().renew(lease.clone(), Duration::from_secs(60)).expect("renewed");
+    let address = crate::over_http::serve(helios_registry::http::router(Arc::clone(&registry))).await;
+    let client = helios_registry::RegistryClient::new(&address, None).expect("a client");
+    drop(client.manifest(&digests[1]).await.expect("known"));
+    for stem in ["leased", "asked"] {
+        registry.remove(&name(stem)).await.expect(stem);
+    }
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 0);
+    // The worker dies: nobody renews any more.
+    registry.members().renew(lease, Duration::from_millis(1)).expect("renewed");
+    while !registry.members().snapshot().workers.is_empty() {
+        crate::origin::moment().await;
+    }
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 1);
+    registry.manifest(&digests[0]).await.expect_err("nobody holds it");
+    let manifest = registry.manifest(&digests[1]).await.expect("asked for within the grace");
+    registry.derived_bytes(&manifest, Role::Weights).await.expect("with its files");
+}
+
 /// Pulls, removals, collections and reads of the same two models at once: a model that resolves can be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_fails_beside_pull_remove_and_collection() {

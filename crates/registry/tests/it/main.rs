@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
 
+mod abuse;
 mod convert;
 mod dedup;
 mod downloads;
@@ -19,5 +20,7 @@ mod over_http;
 mod packages;
 mod profile;
 mod scrub;
+mod simulation;
 mod store;
 mod tiers;
+mod workers;

@@ -40,12 +40,22 @@ impl Place {
     }
 
     pub(crate) async fn open_in(&self, fleet: FleetConfig, fetch: FetchConfig) -> Arc<Registry> {
+        self.open_as(RegistryConfig { fetch, fleet, gc_grace: Duration::ZERO, ..RegistryConfig::default() })
+            .await
+    }
+
+    /// With a time for which collections spare what was handed out.
+    pub(crate) async fn open_with_grace(&self, gc_grace: Duration) -> Arc<Registry> {
+        self.open_as(RegistryConfig { gc_grace, ..RegistryConfig::default() }).await
+    }
+
+    async fn open_as(&self, config: RegistryConfig) -> Arc<Registry> {
         let fetch = FetchConfig {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
-            ..fetch
+            ..config.fetch
         };
-        let config = RegistryConfig { fetch, fleet, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
+        let config = RegistryConfig { fetch, ..config };
         loop {
             match Registry::open(&self.store(), config.clone()).await {
                 // A process that another test has just forked holds our lock until it runs its own program.

@@ -101,6 +101,23 @@ async fn headers_of_files_and_imports_give_one_profile() {
 }
 
 #[tokio::test]
+async fn both_totals_have_their_names_where_a_profile_is_told() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("tiny.gguf", &models::gguf(0.5));
+    let imported = registry.import(&file, None, &mut |_| {}).await.expect("imported");
+    let profile = imported.manifest.profile.clone().expect("a profile");
+    let address = crate::over_http::serve(helios_registry::http::router(registry)).await;
+    let url = format!("{address}/registry/v1/profiles/{}", imported.digest);
+    let told: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(told["serving_bytes"], profile.weight_bytes);
+    for (name, precision) in [("f32", Precision::F32), ("f16", Precision::F16), ("int4", Precision::Int4)] {
+        let bytes = profile.accelerate_bytes(precision).expect("a known family");
+        assert_eq!(told["accelerate_bytes"][name], bytes, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn manifests_of_earlier_releases_keep_their_bytes() {
     let place = Place::new();
     let registry = place.open().await;
