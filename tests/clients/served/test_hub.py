@@ -3,8 +3,13 @@
 import hashlib
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -32,6 +37,66 @@ def repository(api: HfApi):
     api.create_repo(name)
     yield name
     api.delete_repo(name)
+
+
+class Relay:
+    """Stands between the client and the store, hears what is asked, and breaks the first long answer off."""
+
+    def __init__(self, target: str, breaks_after: int | None = None):
+        self.target = (urlsplit(target).hostname, urlsplit(target).port)
+        self.breaks_after = breaks_after
+        self.heard = bytearray()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(self.target)
+            threading.Thread(target=self.hear, args=(client, server), daemon=True).start()
+            threading.Thread(target=self.answer, args=(server, client), daemon=True).start()
+
+    def hear(self, client, server):
+        while data := receive(client):
+            self.heard += data
+            server.sendall(data)
+        close(server)
+
+    def answer(self, server, client):
+        passed = 0
+        while data := receive(server):
+            passed += len(data)
+            if self.breaks_after is not None and passed > self.breaks_after:
+                self.breaks_after = None
+                close(server)
+                break
+            client.sendall(data)
+        close(client)
+
+    def requests(self, method: str) -> list[str]:
+        """Paths asked for by that method."""
+        lines = self.heard.decode("latin-1").split("\r\n")
+        return [line.split(" ")[1] for line in lines if line.startswith(f"{method} ") and line.endswith("HTTP/1.1")]
+
+    def ranges(self) -> list[str]:
+        lines = self.heard.decode("latin-1").lower().split("\r\n")
+        return [line.removeprefix("range: ") for line in lines if line.startswith("range: ")]
+
+
+def receive(side) -> bytes:
+    try:
+        return side.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def close(side):
+    try:
+        side.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    side.close()
 
 
 def small_model(folder: Path) -> None:
@@ -70,6 +135,28 @@ def test_a_file_and_a_snapshot_come_byte_for_byte(registry_url: str, tmp_path: P
     assert os.path.getsize(os.path.join(folder, GGUF)) == os.path.getsize(path)
 
 
+def test_what_is_in_the_cache_is_asked_about_and_not_fetched_again(api: HfApi, registry_url: str, tmp_path: Path):
+    relay = Relay(registry_url)
+    first = hf_hub_download(CATALOGUE, GGUF, revision=REVISION, endpoint=relay.url, cache_dir=tmp_path)
+    fetched = [path for path in relay.requests("GET") if path.endswith(GGUF)]
+    assert len(fetched) == 1
+    relay = Relay(registry_url)
+    again = hf_hub_download(CATALOGUE, GGUF, revision=REVISION, endpoint=relay.url, cache_dir=tmp_path)
+    assert again == first
+    assert [path for path in relay.requests("HEAD") if path.endswith(GGUF)], "the entity tag is compared"
+    assert not [path for path in relay.requests("GET") if path.endswith(GGUF)]
+
+
+def test_a_download_that_breaks_off_goes_on_with_a_range(registry_url: str, tmp_path: Path):
+    relay = Relay(registry_url, breaks_after=20_000_000)
+    path = hf_hub_download(CATALOGUE, GGUF, revision=REVISION, endpoint=relay.url, cache_dir=tmp_path)
+    with open(path, "rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == GGUF_SHA256
+    assert relay.breaks_after is None, "it broke off once"
+    starts = [int(asked.removeprefix("bytes=").split("-")[0]) for asked in relay.ranges()]
+    assert any(start > 0 for start in starts), relay.ranges()
+
+
 def test_what_is_not_there_is_said_in_the_clients_words(api: HfApi, registry_url: str):
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("tests/nothing")
@@ -87,7 +174,9 @@ def test_a_folder_goes_up_and_comes_back(api: HfApi, repository: str, tmp_path: 
     (tmp_path / "up/sub").mkdir()
     (tmp_path / "up/sub/data.bin").write_bytes(os.urandom(3 << 20))
     commit = api.upload_folder(repo_id=repository, folder_path=tmp_path / "up")
-    assert api.model_info(repository).sha == commit.oid
+    info = api.model_info(repository)
+    assert info.sha == commit.oid and info.library_name == "transformers"
+    assert info.config == {"model_type": "llama"}, "what tools ask before they read the file"
     down = Path(snapshot_download(repository, endpoint=api.endpoint, cache_dir=tmp_path / "down"))
     files = [path.relative_to(tmp_path / "up") for path in (tmp_path / "up").rglob("*") if path.is_file()]
     assert len(files) == 5
@@ -157,3 +246,22 @@ def test_transformers_loads_from_the_store(api: HfApi, repository: str, tmp_path
     assert config.hidden_size == 32
     tokenizer = AutoTokenizer.from_pretrained(repository, revision="tiny", cache_dir=tmp_path / "cache")
     assert tokenizer.encode("hello world") == [0, 1]
+
+
+def test_what_was_downloaded_is_there_offline(api: HfApi, repository: str, tmp_path: Path):
+    small_model(tmp_path / "up")
+    api.upload_folder(repo_id=repository, folder_path=tmp_path / "up")
+    cache = tmp_path / "cache"
+    AutoConfig.from_pretrained(repository, cache_dir=cache)
+    AutoTokenizer.from_pretrained(repository, cache_dir=cache)
+    script = (
+        "import sys; from transformers import AutoConfig, AutoTokenizer; name, cache = sys.argv[1:]; "
+        "print(AutoConfig.from_pretrained(name, cache_dir=cache).hidden_size, "
+        "AutoTokenizer.from_pretrained(name, cache_dir=cache).encode('hello world'))"
+    )
+    # Port 1 answers nobody.
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:1"}
+    command = [sys.executable, "-c", script, repository, str(cache)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=offline)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip().endswith("32 [0, 1]")

@@ -20,6 +20,10 @@ use crate::versions::commit_of;
 
 /// Repositories of one answer; more come with the next page.
 const PAGE: usize = 1000;
+/// Bytes of a configuration that is looked into.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// What is told of a configuration; tools such as `accelerate` look for it before they read the file.
+const CONFIG_KEYS: [&str; 4] = ["architectures", "auto_map", "model_type", "quantization_config"];
 
 /// `GET /api/models/REPOSITORY[/revision/REVISION]`.
 pub(super) async fn model(hub: &Hub, repository: &str, revision: &str) -> Result<Response, HubError> {
@@ -34,8 +38,22 @@ pub(super) async fn model(hub: &Hub, repository: &str, revision: &str) -> Result
         .collect();
     let mut about = summary(repository, &version);
     about["siblings"] = siblings.into();
+    if let Some(config) = config(hub, &version).await? {
+        about["config"] = config;
+        about["library_name"] = "transformers".into();
+    }
     about["usedStorage"] = version.manifest.size().into();
     Ok(([version.header()], Json(about)).into_response())
+}
+
+/// What `config.json` says, as far as it is told; `None` where there is none, or it is none.
+async fn config(hub: &Hub, version: &Version) -> Result<Option<Value>, HubError> {
+    let file = version.file("config.json").filter(|file| file.blob.size <= CONFIG_BYTES_MAX);
+    let Some(file) = file else { return Ok(None) };
+    let bytes = hub.registry.blob(file).await?;
+    let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes) else { return Ok(None) };
+    config.retain(|key, _| CONFIG_KEYS.contains(&key.as_str()));
+    Ok(Some(config.into()))
 }
 
 /// What lists say of a version, too.
