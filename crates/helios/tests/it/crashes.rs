@@ -3,6 +3,10 @@
 //! `strace` injects SIGKILL, EIO or ENOSPC into the N-th call of a kind, for each N until the command ends unharmed.
 //! After each the store is opened, everything in it is hashed, what was promised is looked for, the command is run
 //! again, and a collection must leave nothing behind. Without `strace` the kills come at random moments.
+//!
+//! Both backends write by the same system calls, which `strace` sees; they differ in how they read. So faults are
+//! injected with the thread pool, and the kills at random moments come with io_uring where the system allows it, with a
+//! cold file among those that are read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{helios, verb, verb_ok};
-use crate::tiny_models::gguf;
+use crate::tiny_models::{gguf, large_gguf};
 
 /// What the store changes its files with.
 const CALLS: [&str; 7] = [
@@ -134,7 +138,10 @@ fn survives(store: &Path, change: &Change, output: &Output, what: &str) {
 /// Runs the command under `strace`; whether the fault was injected, and what came of it.
 fn inject(store: &Path, change: &Change, call: &str, fault: &str, number: usize) -> (bool, Output) {
     let log = store.with_extension("strace");
-    let plain = helios(store);
+    let mut plain = helios(store);
+    if !call.starts_with("io_uring") {
+        plain.env("HELIOS_STORE__IO", "threads");
+    }
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(&log);
     strace.arg(format!("-einject={call}:{fault}:when={number}")).arg(format!("-etrace={call}"));
@@ -183,16 +190,76 @@ fn inject_everywhere(stride: usize) -> usize {
     injected
 }
 
+/// Bytes of a blob that is read past the page cache, by the backend, if it is cold.
+const COLD_BYTES: usize = 9 << 20;
+
+/// The backend that kills are to meet: the ring where the system allows it.
+fn backend(store: &Path) -> &'static str {
+    let doctor = helios(store).env("HELIOS_STORE__IO", "io_uring").arg("doctor").output().unwrap();
+    let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    if text.lines().any(|line| line.contains("I/O backend") && line.contains("io_uring (")) {
+        "io_uring"
+    } else {
+        "threads"
+    }
+}
+
+/// The store and changes of above with a large model in it, and one more change, which reads that model.
+fn with_a_large_model() -> (TempDir, PathBuf, Vec<Change>) {
+    let (dir, store) = template();
+    let file = dir.path().join("large.gguf");
+    fs::write(&file, large_gguf(COLD_BYTES)).unwrap();
+    verb_ok(&store, &["pull", &format!("file:{}", file.display()), "--as", "large:1"]);
+    let mut changes = changes(dir.path());
+    // It reads what it hashes, and writes down the hashes.
+    changes.push(Change { args: vec!["dedup".to_owned()], tags_after: vec!["base:1", "base:2"] });
+    for change in &mut changes {
+        change.tags_after.push("large:1");
+        change.tags_after.sort_unstable();
+    }
+    (dir, store, changes)
+}
+
+/// Copies a store; its large blob is not in memory, and was never verified.
+fn copy_cold(from: &Path, to: &Path) {
+    copy(from, to);
+    for entry in fs::read_dir(to.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.metadata().unwrap().len() >= COLD_BYTES as u64 {
+            let mut dd = Command::new("dd");
+            dd.arg(format!("of={}", path.display()));
+            dd.args(["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+            assert!(dd.status().unwrap().success());
+        }
+    }
+}
+
+/// Whether the change that reads the large model does so by the ring; `None` where there is none.
+fn reads_by_the_ring() -> Option<bool> {
+    let (dir, template, changes) = with_a_large_model();
+    let store = dir.path().join("copy");
+    copy_cold(&template, &store);
+    if backend(&store) != "io_uring" {
+        return None;
+    }
+    let change = changes.last().unwrap();
+    let (_, output) = inject(&store, change, "io_uring_enter", "signal=SIGCONT", 1);
+    assert!(output.status.success(), "{output:?}");
+    Some(fs::read_to_string(store.with_extension("strace")).unwrap().contains("io_uring_enter("))
+}
+
 /// Kills each command in turn at a moment of its own.
 fn kill_at_moments(moments: u32) {
-    let (dir, template) = template();
-    let changes = changes(dir.path());
+    let (dir, template, changes) = with_a_large_model();
     let store = dir.path().join("copy");
+    let backend = backend(&template);
+    println!("{moments} kills while {backend} reads");
     for moment in 0..moments {
         let change = &changes[moment as usize % changes.len()];
-        copy(&template, &store);
-        let mut child =
-            helios(&store).args(&change.args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        copy_cold(&template, &store);
+        let mut child = helios(&store);
+        child.env("HELIOS_STORE__IO", backend).args(&change.args);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // A walk over the first 100 ms that meets no rhythm: the fraction of a multiple of the golden ratio.
         let wait =
             Duration::from_micros((f64::from(moment) * 0.618_034).fract().mul_add(100_000.0, 500.0) as u64);
@@ -223,7 +290,8 @@ fn faults_at_some_system_calls_lose_nothing_acknowledged() {
 #[ignore = "the long form: `cargo xtask test --long crashes`"]
 fn faults_at_every_system_call_and_kills_at_200_moments_lose_nothing_acknowledged() {
     let injected = inject_everywhere(1);
-    println!("{injected} faults were injected, and 200 kills followed");
+    println!("{injected} faults were injected, and 200 kills follow");
+    assert_ne!(reads_by_the_ring(), Some(false), "the kills would not meet the ring");
     kill_at_moments(200);
     assert!(injected > 300, "only {injected} faults reached the store");
 }

@@ -1,13 +1,16 @@
-//! A registry of 100,000 models with a million blobs: how long it takes to start, and to resolve a tag.
+//! A registry of 100,000 models with a million blobs: how long it takes to start, and to resolve a tag. And how long
+//! one takes to recover: after a kill, and when its database is gone.
 //!
 //! Prints figures, asserts none; long, so by name only:
-//! `cargo test --profile ci --workspace --test it -- --ignored --nocapture a_large_registry`.
+//! `cargo test --profile ci --workspace --test it -- --ignored --nocapture scale::`.
 
+use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use helios_registry::metadata::{Change, Metadata, SqlMetadata};
 
-use super::made::{Random, manifest, name, put, set_tag};
+use super::made::{Random, history, manifest, name, put, set_tag};
 use crate::models::Place;
 
 const MODELS: u32 = 100_000;
@@ -56,4 +59,52 @@ async fn fill(place: &Place) {
         database.commit(&changes).await.expect("committed");
     }
     database.close().await;
+}
+
+/// Manifests, and as many tags: 100,000 objects.
+const RECOVERED_MODELS: u32 = 50_000;
+
+#[tokio::test]
+#[ignore = "long: writes 100,000 files"]
+#[allow(clippy::disallowed_methods, reason = "it measures")]
+async fn a_registry_of_100_000_objects_recovers() {
+    let place = Place::new();
+    drop(place.open().await);
+    write_files(&place);
+    for file in ["metadata.db", "metadata.db-wal", "metadata.db-shm"] {
+        drop(fs::remove_file(place.store().join(file)));
+    }
+    let began = Instant::now();
+    let registry = place.open().await;
+    println!("the database is lost: {:.2} s for 100,000 objects", began.elapsed().as_secs_f64());
+    assert_eq!(registry.list().await.expect("a list").len(), RECOVERED_MODELS as usize);
+    for number in 0..1_000 {
+        let [from, to] = ["v", "w"].map(|tag| name(&format!("org/model-{number}:{tag}")));
+        registry.tag(&from, &to).await.expect("tagged");
+    }
+    // What a kill leaves: the files as they are, the database with its log, and no lock.
+    let killed = Place::new();
+    let copied = Command::new("cp").arg("-a").arg(place.store()).arg(killed.store()).status();
+    assert!(copied.expect("cp runs").success());
+    let began = Instant::now();
+    let again = killed.open().await;
+    println!("after a kill: {:.3} s for 100,000 objects", began.elapsed().as_secs_f64());
+    assert_eq!(again.list().await.expect("a list").len(), RECOVERED_MODELS as usize + 1_000);
+    drop(again);
+    let began = Instant::now();
+    let counts = killed.rebuild().await;
+    println!("rebuilt: {:.2} s for 100,000 objects", began.elapsed().as_secs_f64());
+    assert_eq!(counts.manifests, u64::from(RECOVERED_MODELS));
+}
+
+fn write_files(place: &Place) {
+    for number in 0..RECOVERED_MODELS {
+        let (digest, made) = manifest(&number.to_string(), &[number]);
+        let folder = place.store().join("manifests");
+        fs::write(folder.join(format!("{}.json", digest.hex())), made.to_bytes()).expect("a manifest");
+        let folder = place.store().join(format!("tags/org/model-{number}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        let history = serde_json::to_vec(&history(&[digest])).expect("JSON");
+        fs::write(folder.join("@v.json"), history).expect("a tag");
+    }
 }
