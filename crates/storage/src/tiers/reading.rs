@@ -32,7 +32,7 @@ impl Tiers {
     /// # Errors
     /// As there; [`StorageError::RecipeBroken`].
     pub fn open_file(&self, info: &BlobInfo) -> Result<FileBytes, StorageError> {
-        let file = self.from_fastest(info, |id| {
+        let file = self.read_fastest(info, |id| {
             let mut is_first_read = false;
             let began = Clock.now();
             let result = self.attempt(id, |store| {
@@ -53,7 +53,7 @@ impl Tiers {
     /// # Errors
     /// [`StorageError::InvalidRange`]; else as [`get`](Self::get).
     pub fn read_range(&self, info: &BlobInfo, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
-        self.from_fastest(info, |id| self.attempt(id, |store| store.read_range(info, range.clone())))
+        self.read_fastest(info, |id| self.attempt(id, |store| store.read_range(info, range.clone())))
     }
 
     /// The tree of a blob: O(size) where it has to be built again.
@@ -61,11 +61,11 @@ impl Tiers {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn tree(&self, info: &BlobInfo) -> Result<Arc<Tree>, StorageError> {
-        self.from_fastest(info, |id| self.attempt(id, |store| store.tree(info)))
+        self.read_fastest(info, |id| self.attempt(id, |store| store.tree(info)))
     }
 
     /// The first good answer, fastest directory first; once more from the start for a blob that moved meanwhile.
-    fn from_fastest<T>(
+    fn read_fastest<T>(
         &self,
         info: &BlobInfo,
         read: impl Fn(PlaceId) -> Result<T, StorageError>,
@@ -73,7 +73,7 @@ impl Tiers {
         self.revive(now_ms());
         for _ in 0..LOOKS_MAX {
             let before = self.departures.load(Ordering::SeqCst);
-            match self.from_fastest_once(info, &read) {
+            match self.read_fastest_once(info, &read) {
                 Err(StorageError::BlobMissing { .. }) if before != self.departures.load(Ordering::SeqCst) => {
                 }
                 result => return result,
@@ -82,7 +82,7 @@ impl Tiers {
         Err(StorageError::BlobMissing { digest: info.digest })
     }
 
-    fn from_fastest_once<T>(
+    fn read_fastest_once<T>(
         &self,
         info: &BlobInfo,
         read: impl Fn(PlaceId) -> Result<T, StorageError>,
