@@ -22,7 +22,8 @@ pub(crate) fn test(workshop: &Workshop, binary: &Path) -> Result<()> {
     empty_folder(&folder)?;
     pull_the_model(&oras, &host, &folder)?;
     push_and_pull(&oras, &host, &folder)?;
-    copy(&host, &folder)
+    copy(&host, &folder)?;
+    archive(binary, &oras, &host, &folder)
 }
 
 /// Builds `oras`, once for each version.
@@ -82,6 +83,33 @@ fn copy(host: &str, folder: &Path) -> Result<()> {
         |image: &str| capture(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", image]));
     if raw(&from)? != raw(&to)? {
         return Err(Failure::new("the copied manifest is not the one that was pushed"));
+    }
+    Ok(())
+}
+
+/// What `helios export` writes is an image layout to both tools, and `helios import` knows it again.
+fn archive(binary: &Path, oras: &Path, host: &str, folder: &Path) -> Result<()> {
+    let (file, unpacked, pulled) =
+        (folder.join("model.tar"), folder.join("unpacked"), folder.join("from-file"));
+    let helios = |host: &str| {
+        let mut command = Command::new(binary);
+        command.env("HELIOS_HOST", host);
+        command
+    };
+    run(helios(&format!("http://{host}")).args(["export", MODEL_NAME]).arg(&file))?;
+    let source = format!("oci-archive:{}:{MODEL_NAME}", file.display());
+    let target = format!("dir:{}", unpacked.display());
+    run(Command::new("skopeo").args(["copy", "--quiet", &source, &target]))?;
+    let digest = capture(Command::new("skopeo").arg("manifest-digest").arg(unpacked.join("manifest.json")))?;
+    let reference = format!("{}@{}", file.display(), digest.trim());
+    run(Command::new(oras).args(["pull", "--oci-layout", "--no-tty", &reference, "--output"]).arg(&pulled))?;
+    check_sha256(&pulled.join("SmolLM2-135M-Instruct.Q4_1.gguf"), MODEL_SHA256)?;
+    let store = folder.join("store");
+    empty_folder(&store)?;
+    run(helios("127.0.0.1:1").arg("import").arg(&file).arg("--store").arg(&store))?;
+    let shown = capture(helios("127.0.0.1:1").args(["show", MODEL_NAME, "--store"]).arg(&store))?;
+    if !shown.contains(MODEL_SHA256) && !shown.contains("Q4_1.gguf") {
+        return Err(Failure::new("the model that was imported is another one"));
     }
     Ok(())
 }

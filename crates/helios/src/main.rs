@@ -88,6 +88,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(_) => commands::serve(&config).await,
         Command::Run(args) => commands::run(&config, args).await,
         Command::Pull(args) => commands::pull(&config, args).await,
+        Command::Export(args) => commands::export(&config, args).await,
+        Command::Import(args) => commands::import(&config, args).await,
         Command::List(args) => commands::list(&config, args).await,
         Command::Show(args) => commands::show(&config, args).await,
         Command::Fit(args) => commands::fit(&config, args).await,

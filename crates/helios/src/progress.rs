@@ -36,6 +36,8 @@ impl PullProgress {
             Phase::Copying => format!("copying {}", progress.file),
             Phase::Converting => format!("writing {}", progress.file),
             Phase::Importing => "reading headers".to_owned(),
+            Phase::Exporting => format!("writing {}", progress.file),
+            Phase::Unpacking => format!("unpacking {}", progress.file),
         };
         if self.what != what {
             self.bar.set_message(what.clone());

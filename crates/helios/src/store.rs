@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use helios_registry::{
-    DedupReport, GcReport, MemoryProfile, ModelSummary, Progress, PushReport, Registry, RegistryClient,
-    RegistryError, Resolved, Secret, TagEntry,
+    ArchiveReport, ArchiveSource, ByteStream, DedupReport, GcReport, MemoryProfile, ModelSummary, Progress,
+    PushReport, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry,
 };
 use helios_storage::tiers::TierReport;
 use helios_types::{Digest, ModelRef};
@@ -67,6 +67,26 @@ impl Store {
         match self {
             Self::Server(client) => client.pull(spec, name, report).await,
             Self::Here(registry) => registry.pull(spec, name, report).await,
+        }
+    }
+
+    /// Models as one archive.
+    pub(crate) async fn archive(&self, models: &[ModelRef]) -> Result<ArchiveSource, RegistryError> {
+        match self {
+            Self::Server(client) => Ok(ArchiveSource::Elsewhere(client.clone(), models.to_vec())),
+            Self::Here(registry) => Ok(ArchiveSource::Here(registry.archive(models).await?)),
+        }
+    }
+
+    /// Brings the models of an archive in.
+    pub(crate) async fn import_archive(
+        &self,
+        bytes: ByteStream,
+        report: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<ArchiveReport, RegistryError> {
+        match self {
+            Self::Server(client) => client.import_archive(bytes, report).await,
+            Self::Here(registry) => registry.import_archive(bytes, report).await,
         }
     }
 

@@ -231,23 +231,15 @@ impl RegistryClient {
         report: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Resolved, RegistryError> {
         let body = PullBody { model: Some(spec.to_owned()), source: None, name };
-        let mut response = self.send(self.with_body(Method::POST, &["pull"], &body)).await?;
-        let mut buffer = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            buffer.extend_from_slice(&chunk);
-            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-                let line = buffer.split_to(end + 1);
-                match serde_json::from_slice(&line).map_err(|error| self.no_answer(error.to_string()))? {
-                    PullLine::Progress(progress) => report(progress),
-                    PullLine::Done(pointer) => return self.resolve(&pointer.model).await,
-                    PullLine::Error(detail) => return Err(detail.into()),
-                }
-            }
-            if buffer.len() > LINE_BYTES_MAX {
-                return Err(self.no_answer(format!("a line over {LINE_BYTES_MAX} bytes")));
+        let response = self.send(self.with_body(Method::POST, &["pull"], &body)).await?;
+        let mut lines = Lines::of(self, response);
+        loop {
+            match lines.next().await? {
+                PullLine::Progress(progress) => report(progress),
+                PullLine::Done(pointer) => return self.resolve(&pointer.model).await,
+                PullLine::Error(detail) => return Err(detail.into()),
             }
         }
-        Err(self.no_answer("the pull broke off".to_owned()))
     }
 
     /// Brings a blob into `store` unless it is there, verified, and maps it.
@@ -329,7 +321,7 @@ impl RegistryClient {
         self.json(self.client.get(url)).await
     }
 
-    fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Url {
+    pub(crate) fn url(&self, segments: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .expect("invariant: an http address is a base")
@@ -340,6 +332,11 @@ impl RegistryClient {
             url.query_pairs_mut().extend_pairs(query);
         }
         url
+    }
+
+    /// A request without a body.
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.client.request(method, url)
     }
 
     fn with_body(&self, method: Method, segments: &[&str], body: &impl Serialize) -> RequestBuilder {
@@ -369,7 +366,7 @@ impl RegistryClient {
     }
 
     /// The answer, unless it is an error.
-    async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, RegistryError> {
         let mut request = request.header(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(child) = &self.child {
             request = request.header(via::VIA_HEADER, via::header(child)?);
@@ -392,12 +389,41 @@ impl RegistryClient {
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
         self.no_answer(causes(error))
     }
 
-    fn no_answer(&self, problem: String) -> RegistryError {
+    pub(crate) fn no_answer(&self, problem: String) -> RegistryError {
         RegistryError::RegistryUnreachable { url: self.base.to_string(), problem }
+    }
+}
+
+/// An answer of JSON lines, of which the last one says that it is.
+pub(crate) struct Lines<'a> {
+    client: &'a RegistryClient,
+    response: Response,
+    buffer: BytesMut,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(client: &'a RegistryClient, response: Response) -> Self {
+        Self { client, response, buffer: BytesMut::new() }
+    }
+
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, RegistryError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                return serde_json::from_slice(&line)
+                    .map_err(|error| self.client.no_answer(error.to_string()));
+            }
+            if self.buffer.len() > LINE_BYTES_MAX {
+                return Err(self.client.no_answer(format!("a line over {LINE_BYTES_MAX} bytes")));
+            }
+            let chunk = self.response.chunk().await.map_err(|error| self.client.unreachable(&error))?;
+            let chunk = chunk.ok_or_else(|| self.client.no_answer("it broke off".to_owned()))?;
+            self.buffer.extend_from_slice(&chunk);
+        }
     }
 }
 

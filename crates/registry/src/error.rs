@@ -129,6 +129,16 @@ pub enum RegistryError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An archive of models, or one entry of it, is not what it should be.
+    #[error("the archive cannot be used: {entry}: {problem}\nhint: {hint}")]
+    InvalidArchive {
+        /// The entry, or where in the file it should be.
+        entry: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// An origin answered with an error status.
     #[error("{url} answered {status}\nhint: {hint}")]
     OriginStatus {
@@ -283,7 +293,8 @@ impl Classify for RegistryError {
             | Self::NotServable
             | Self::InvalidSource { .. }
             | Self::InvalidModel { .. }
-            | Self::NotConvertible { .. } => ErrorCode::InvalidRequest,
+            | Self::NotConvertible { .. }
+            | Self::InvalidArchive { .. } => ErrorCode::InvalidRequest,
             Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
             Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => {
                 ErrorCode::Upstream

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod blocking;
 pub mod catalogue;
 mod changes;
@@ -25,6 +26,7 @@ pub mod http;
 pub mod hub;
 mod import;
 mod incoming;
+mod lineage;
 mod loaded;
 mod manifest;
 mod members;
@@ -61,6 +63,10 @@ mod url_path;
 mod versions;
 mod via;
 
+pub use archive::{
+    Archive, ArchiveImport, ArchiveReport, ArchiveSource, ArchivedModel, ByteStream, ImportEvent, Opened,
+    SaveReport,
+};
 pub use catalogue::{CATALOGUE, CatalogueModel};
 pub use client::{RegistryClient, RemoteModel};
 pub use config::{FetchConfig, FleetConfig, MetadataConfig, ObjectOptions, RegistryConfig};
@@ -68,6 +74,7 @@ pub use content::Content;
 pub use dedup::DedupReport;
 pub use error::RegistryError;
 pub use gc::GcReport;
+pub use lineage::{BaseModel, Conversion, Lineage, Relation};
 pub use manifest::{FileEntry, MANIFEST_SCHEMA, Manifest, ModelFacts, Role, WeightFormat};
 pub use members::{LEASE_TTL_MAX, LeasedModel, Members, MembersSnapshot, WorkerLease, WorkerRole};
 pub use metrics::describe_metrics;

@@ -10,8 +10,8 @@ use helios_storage::BlobInfo;
 use helios_types::{Digest, TensorType};
 use serde::{Deserialize, Serialize};
 
-use crate::RegistryError;
 use crate::profile::MemoryProfile;
+use crate::{Lineage, RegistryError};
 
 /// The version of the manifest's form that this release writes and reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
@@ -139,6 +139,10 @@ pub struct Manifest {
     /// What the model needs of memory; there if and only if `metadata` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<MemoryProfile>,
+    /// Where the model comes from, as its files say; absent where they say nothing, and in manifests of releases that
+    /// did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
 }
 
 impl Manifest {
@@ -163,6 +167,10 @@ impl Manifest {
         }
         if manifest.metadata.is_some() != manifest.profile.is_some() {
             return Err(invalid("only one of `metadata` and `profile` is there".to_owned()));
+        }
+        let sizes = manifest.files.iter().map(|file| file.blob.size);
+        if sizes.into_iter().try_fold(0_u64, u64::checked_add).is_none() {
+            return Err(invalid("its files have more bytes than can be counted".to_owned()));
         }
         let mut paths = HashSet::new();
         for file in &manifest.files {
@@ -190,6 +198,12 @@ impl Manifest {
     /// [`RegistryError::NotServable`] if the files are no model.
     pub fn memory_profile(&self) -> Result<&MemoryProfile, RegistryError> {
         self.profile.as_ref().ok_or(RegistryError::NotServable)
+    }
+
+    /// The licence, where the source says.
+    pub fn licence(&self) -> Option<&str> {
+        let of_model = self.metadata.as_ref().and_then(|facts| facts.licence.as_deref());
+        of_model.or_else(|| self.lineage.as_ref()?.licence.as_deref())
     }
 
     /// The files of one role, in order.

@@ -18,6 +18,10 @@ pub enum Phase {
     Converting,
     /// Headers are read and derived files made.
     Importing,
+    /// Models go into an archive.
+    Exporting,
+    /// Files come out of an archive.
+    Unpacking,
 }
 
 /// How far a pull is. Several reports may be merged into the latest.

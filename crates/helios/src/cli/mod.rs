@@ -11,8 +11,8 @@ pub(crate) use serve::{
     EngineArgs, HttpArgs, PartArgs, ProxyArgs, RegistryArgs, RegistryCommand, ServeArgs, WorkerArgs,
 };
 pub(crate) use store::{
-    ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs,
-    ShowArgs, TagArgs, TiersArgs,
+    ConvertArgs, DedupArgs, ExportArgs, GcArgs, HistoryArgs, ImportArgs, ListArgs, PullArgs, PushArgs,
+    RmArgs, RollbackArgs, ShowArgs, TagArgs, TiersArgs,
 };
 
 /// Serves large language models on hardware you own.
@@ -51,6 +51,19 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Put a model into the remote store (`store.remote`) for other registries
     Push(PushArgs),
+    /// Write models into one file, for a machine without a network
+    ///
+    /// The file is an OCI image layout in a plain tar: `helios import` there brings the same models back under the same
+    /// names and tags, and `skopeo` and `oras` read it, too. Files that models share are in it once. While it is written
+    /// it is FILE.partial; interrupted, the same command verifies what is there and goes on behind it. To a disk or over
+    /// a line: `helios export a:v1 b:v2 /mnt/usb/models.tar`, `helios export a:v1 - | ssh HOST helios import -`
+    Export(ExportArgs),
+    /// Bring the models of a file that `helios export` wrote into the store
+    ///
+    /// Every byte is checked before it counts: files against their names and their manifests, the whole against its end.
+    /// Files that are in the store already are skipped; interrupted, the same command goes on with what has come. A tag
+    /// that is there already is moved, and its history keeps what it was.
+    Import(ImportArgs),
     /// List the models in the store
     List(ListArgs),
     /// Show one model: files, sizes, memory profile, history of its tag

@@ -25,6 +25,27 @@ pub(crate) struct PushArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The models, each with the tag it is to have again
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// The file to write, replaced if it is there; `-` is standard output
+    pub(crate) file: std::path::PathBuf,
+    /// Progress and result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// What `helios export` wrote; `-` is standard input
+    pub(crate) file: std::path::PathBuf,
+    /// Progress and result as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// One JSON object on standard output
     #[arg(long)]

@@ -1,12 +1,11 @@
 //! The verbs of the model store.
 
-use helios_registry::{MemoryProfile, ModelFacts, ModelSummary, Resolved, TagEntry};
+use helios_registry::{ModelSummary, Resolved};
 use helios_types::ModelRef;
 use serde_json::json;
 
 use crate::cli::{
-    ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs,
-    ShowArgs, TagArgs,
+    ConvertArgs, DedupArgs, GcArgs, HistoryArgs, ListArgs, PullArgs, PushArgs, RmArgs, RollbackArgs, TagArgs,
 };
 use crate::config::{Config, show_size};
 use crate::models;
@@ -102,56 +101,6 @@ fn print_row(model: &ModelSummary) {
         show_size(model.size),
         &model.digest.hex()[..12]
     );
-}
-
-/// `helios show`.
-pub(crate) async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<()> {
-    let store = Store::open(config).await?;
-    let (resolved, history) = store.show(&args.model.parse()?).await?;
-    if args.json {
-        let totals = match &resolved.manifest.profile {
-            Some(_) => Some(store.profile(&resolved).await?.totals()),
-            None => None,
-        };
-        let shown = json!({
-            "model": resolved.reference,
-            "digest": resolved.digest,
-            "serving_bytes": totals.as_ref().map(|totals| totals.serving_bytes),
-            "accelerate_bytes": totals.and_then(|totals| totals.accelerate_bytes),
-            "manifest": *resolved.manifest,
-            "history": history,
-        });
-        println!("{}", serde_json::to_string_pretty(&shown)?);
-    } else {
-        print_model(&resolved, &history);
-    }
-    Ok(())
-}
-
-fn print_model(resolved: &Resolved, history: &[TagEntry]) {
-    let Resolved { reference, digest, manifest } = resolved;
-    println!("{reference}\n  manifest      {digest}");
-    match (&manifest.metadata, &manifest.profile) {
-        (Some(facts), Some(profile)) => print_facts(facts, profile),
-        _ => println!("  these files are kept, but are no model that Helios can serve"),
-    }
-    println!("  files");
-    for file in &manifest.files {
-        println!("    {:<16} {:>10}  {}", file.role.as_str(), show_size(file.blob.size), file.path);
-    }
-    println!("  history, newest first");
-    for entry in history.iter().rev() {
-        println!("    {} from {}", entry.digest, entry.source);
-    }
-}
-
-fn print_facts(facts: &ModelFacts, profile: &MemoryProfile) {
-    println!("  architecture  {}, {:.1} M parameters", facts.architecture, facts.parameters as f64 / 1e6);
-    println!("  context       {} tokens", facts.context_tokens);
-    println!("  weights       {}, {}", facts.quantisation, show_size(profile.weight_bytes));
-    println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
-    println!("  licence       {}", facts.licence.as_deref().unwrap_or("not stated"));
-    println!("  source        {}", facts.source);
 }
 
 /// `helios history`.

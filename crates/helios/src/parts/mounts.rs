@@ -36,8 +36,9 @@ fn access(route: http::Route) -> Access {
 }
 
 /// The registry's own protocol, for the parts and the verbs of Helios.
-fn own(_method: &Method, path: &str) -> Option<Access> {
+fn own(method: &Method, path: &str) -> Option<Access> {
     let rest = path.strip_prefix(http::ROUTE_PREFIX)?;
     let is_below = rest.is_empty() || rest.starts_with('/');
-    is_below.then_some(Access { permission: Permission::Registry, bodies: Bodies::Json })
+    let bodies = if http::takes_archive(method, path) { Bodies::Protocol } else { Bodies::Json };
+    is_below.then_some(Access { permission: Permission::Registry, bodies })
 }

@@ -3,6 +3,7 @@
 //! The same tests run against one process (`helios serve`) and against three (`registry`, `worker`, `proxy`).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
+mod archives;
 #[path = "../../../engine/tests/it/bf16_form.rs"]
 mod bf16_form;
 mod chat;

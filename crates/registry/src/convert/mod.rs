@@ -18,7 +18,7 @@ use crate::fetch::{Context, Gathered, GatheredFile, INDEX_FILE};
 use crate::manifest::WeightFormat;
 use crate::pins::Intake;
 use crate::progress::{Phase, Reporter};
-use crate::{RegistryError, Resolved, Role};
+use crate::{Conversion, Lineage, RegistryError, Resolved, Role};
 
 use elements::Output;
 use tensors::Planned;
@@ -58,9 +58,20 @@ pub(crate) async fn gather(
             WeightFormat::Gguf => gguf_form::write(&origin, &sink)?,
             WeightFormat::Safetensors => hugging_face_form::write(&origin, &sink)?,
         };
-        Ok(Gathered { files, licence: origin.resolved.manifest.facts()?.licence.clone() })
+        let licence = origin.resolved.manifest.facts()?.licence.clone();
+        Ok(Gathered { files, licence, lineage: lineage_of(&origin.resolved) })
     })
     .await
+}
+
+/// The lineage of what is made from a version: its own, and one step more.
+fn lineage_of(resolved: &Resolved) -> Lineage {
+    let converted = Conversion {
+        by: concat!("helios ", env!("CARGO_PKG_VERSION")).to_owned(),
+        model: resolved.reference.clone(),
+        manifest: resolved.digest,
+    };
+    Lineage { converted: Some(converted), ..resolved.manifest.lineage.clone().unwrap_or_default() }
 }
 
 impl Origin {

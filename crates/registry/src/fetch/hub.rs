@@ -10,6 +10,7 @@ use super::download::{Remote, download};
 use super::origin::shown;
 use super::selection::select;
 use super::{Context, Expected, Gathered, GatheredFile};
+use crate::lineage::Card;
 use crate::manifest::is_safe_path;
 use crate::source::hub_revision;
 use crate::{RegistryError, Secret};
@@ -38,11 +39,6 @@ struct LargeFile {
     size: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Card {
-    license: Option<serde_json::Value>,
-}
-
 /// A revision of a repository on the hub.
 struct Repository<'a> {
     hub: Url,
@@ -66,7 +62,12 @@ pub(super) async fn gather(
         Repository { hub, token: config.hub_token.as_ref(), name, revision: hub_revision(revision) };
     let listing = repository.listing(context).await?;
     let commit = listing.sha.as_deref().unwrap_or(repository.revision);
-    let mut gathered = Gathered { files: Vec::new(), licence: listing.licence() };
+    let card = listing.card.as_ref();
+    let mut gathered = Gathered {
+        files: Vec::new(),
+        licence: card.and_then(Card::licence),
+        lineage: card.map(Card::lineage).unwrap_or_default(),
+    };
     for sibling in listing.selected(&format!("hf:{name}"), file)? {
         let remote = repository.remote(commit, sibling, expected)?;
         let blob = download(context, &remote).await?;
@@ -144,10 +145,5 @@ impl Listing {
         };
         let sibling_of = |name: &str| self.siblings.iter().find(|sibling| sibling.rfilename == name);
         Ok(selected.into_iter().filter_map(sibling_of).collect())
-    }
-
-    fn licence(&self) -> Option<String> {
-        let licence = self.card.as_ref()?.license.as_ref()?;
-        licence.as_str().map(str::to_owned)
     }
 }

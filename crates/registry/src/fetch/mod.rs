@@ -22,7 +22,7 @@ pub(crate) use selection::{INDEX_FILE, select};
 
 use crate::pins::Intake;
 use crate::progress::Reporter;
-use crate::{Manifest, Registry, RegistryError, Source, convert};
+use crate::{Lineage, Manifest, Registry, RegistryError, Source, convert};
 
 /// What one pull works with.
 pub(crate) struct Context {
@@ -43,6 +43,8 @@ pub(crate) struct Expected {
 pub(crate) struct Gathered {
     pub(crate) files: Vec<GatheredFile>,
     pub(crate) licence: Option<String>,
+    /// What is said of them beside them.
+    pub(crate) lineage: Lineage,
 }
 
 /// One of them.
@@ -95,7 +97,7 @@ impl Context {
 
 impl Gathered {
     fn one(path: &str, blob: BlobInfo) -> Self {
-        Self { files: vec![GatheredFile { path: path.to_owned(), blob }], licence: None }
+        Self { files: vec![GatheredFile { path: path.to_owned(), blob }], ..Self::default() }
     }
 }
 

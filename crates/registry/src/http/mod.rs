@@ -11,6 +11,7 @@
 //! | `POST tag` · `POST rollback` | another name · an earlier version |
 //! | `POST gc` · `POST dedup` | garbage collection · deduplication |
 //! | `GET tiers` | the directories of the store, what they hold and how they are |
+//! | `GET export?model=NAME&model=…` · `POST import` | models as one archive, with ranges · such an archive into the store; progress as JSON lines |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
@@ -18,9 +19,11 @@
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
 //! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |
 //!
-//! Bodies are `application/json`: no web page can send one here without a preflight, which no route answers.
+//! Bodies are `application/json`, that of an import is `application/x-tar`: no web page can send one here without a
+//! preflight, which no route answers.
 
 mod answer;
+mod archives;
 mod blobs;
 mod models;
 mod profiles;
@@ -33,8 +36,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post, put};
 use helios_types::ErrorCode;
@@ -73,6 +76,14 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), RegistryError> {
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// The content type of an archive.
+pub(crate) const ARCHIVE_TYPE: &str = "application/x-tar";
+
+/// Whether the call takes an archive instead of JSON.
+pub fn takes_archive(method: &Method, path: &str) -> bool {
+    method == Method::POST && path.strip_prefix(ROUTE_PREFIX) == Some("/import")
+}
+
 /// The prefix of every route.
 pub const ROUTE_PREFIX: &str = "/registry/v1";
 
@@ -88,6 +99,8 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/push", post(models::push))
         .route("/dedup", post(models::dedup))
         .route("/tiers", get(models::tiers))
+        .route("/export", get(archives::export))
+        .route("/import", post(archives::import))
         .route("/manifests/{digest}", get(blobs::manifest))
         .route("/blobs/{digest}", get(blobs::blob))
         .route("/pieces/{digest}/{index}", get(swarm::piece))

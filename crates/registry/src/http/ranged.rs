@@ -2,6 +2,7 @@
 //! sections 13 and 14).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{
@@ -11,7 +12,48 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::RegistryError;
+use crate::archive::Archive;
 use crate::content::Content;
+
+/// What can be answered whole or in part.
+pub(crate) trait Ranged {
+    /// Its bytes.
+    fn size(&self) -> u64;
+
+    /// Its entity tag, without quotes: equal tags mean equal bytes.
+    fn tag(&self) -> String;
+
+    /// `range` of its bytes.
+    fn body(&self, range: Range<u64>) -> impl Future<Output = Result<Body, RegistryError>> + Send;
+}
+
+impl Ranged for Content {
+    fn size(&self) -> u64 {
+        self.info().size
+    }
+
+    fn tag(&self) -> String {
+        self.info().digest.hex()
+    }
+
+    async fn body(&self, range: Range<u64>) -> Result<Body, RegistryError> {
+        Ok(Body::from_stream(self.read(range).await?))
+    }
+}
+
+impl Ranged for Arc<Archive> {
+    fn size(&self) -> u64 {
+        Archive::size(self)
+    }
+
+    fn tag(&self) -> String {
+        Archive::tag(self).to_owned()
+    }
+
+    async fn body(&self, range: Range<u64>) -> Result<Body, RegistryError> {
+        Ok(Body::from_stream(self.read(range)))
+    }
+}
 
 /// What a request wants of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,14 +64,14 @@ enum Wanted {
     Outside,
 }
 
-/// The answer to `GET` or `HEAD` of `content`, whose entity tag is its SHA-256 in hex.
+/// The answer to `GET` or `HEAD` of `content`.
 pub(crate) async fn answer(
-    content: &Content,
+    content: &impl Ranged,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, RegistryError> {
-    let size = content.info().size;
-    let tag = format!("\"{}\"", content.info().digest.hex());
+    let size = content.size();
+    let tag = format!("\"{}\"", content.tag());
     let common = [(ACCEPT_RANGES, "bytes".to_owned()), (ETAG, tag.clone())];
     if headers.get_all(IF_NONE_MATCH).iter().any(|value| names(value, &tag)) {
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
@@ -40,13 +82,13 @@ pub(crate) async fn answer(
     }
     match wanted(headers, &tag, size) {
         Wanted::Whole => {
-            let body = Body::from_stream(content.read(0..size).await?);
+            let body = content.body(0..size).await?;
             Ok((common, [length(size)], body).into_response())
         }
         Wanted::Part(range) => {
             let shown = shown(format!("{}-{}", range.start, range.end - 1), size);
             let about = [length(range.end - range.start), shown];
-            let body = Body::from_stream(content.read(range).await?);
+            let body = content.body(range).await?;
             Ok((StatusCode::PARTIAL_CONTENT, common, about, body).into_response())
         }
         Wanted::Outside => {

@@ -6,7 +6,7 @@ use helios_storage::tiers::TierReport;
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
-use crate::{Manifest, ModelSummary, Progress, RegistryError, TagEntry, WorkerLease};
+use crate::{ArchiveReport, Manifest, ModelSummary, Progress, RegistryError, TagEntry, WorkerLease};
 
 /// Answer to `GET models`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +55,15 @@ pub(crate) struct PullBody {
 pub(crate) enum PullLine {
     Progress(Progress),
     Done(Pointer),
+    Error(ErrorDetail),
+}
+
+/// A line of the answer to `POST import`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ImportLine {
+    Progress(Progress),
+    Done(ArchiveReport),
     Error(ErrorDetail),
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::error::HubError;
 use super::files::POINTER_BYTES;
 use super::state::{Hub, Version, base};
+use crate::Manifest;
 use crate::manifest::FileEntry;
 use crate::names;
 use crate::query::Query;
@@ -43,6 +44,7 @@ pub(super) async fn model(hub: &Hub, repository: &str, revision: &str) -> Result
         about["library_name"] = "transformers".into();
     }
     about["usedStorage"] = version.manifest.size().into();
+    about["cardData"] = card(&version.manifest);
     Ok(([version.header()], Json(about)).into_response())
 }
 
@@ -56,12 +58,33 @@ async fn config(hub: &Hub, version: &Version) -> Result<Option<Value>, HubError>
     Ok(Some(config.into()))
 }
 
+/// What the hub takes from a model's card: here, what is known of it whether it has one or not.
+fn card(manifest: &Manifest) -> Value {
+    let mut card = serde_json::Map::new();
+    card.extend(manifest.licence().map(|licence| ("license".to_owned(), licence.into())));
+    let bases = manifest.lineage.as_ref().map_or(&[][..], |lineage| &lineage.base_models);
+    let names: Vec<&str> = bases.iter().map(|base| base.model.as_str()).collect();
+    let named: Option<Value> = match names.as_slice() {
+        [] => None,
+        [one] => Some((*one).into()),
+        several => Some(several.to_vec().into()),
+    };
+    card.extend(named.map(|names| ("base_model".to_owned(), names)));
+    let relation = bases.iter().find_map(|base| base.relation);
+    card.extend(relation.map(|relation| ("base_model_relation".to_owned(), relation.as_str().into())));
+    card.into()
+}
+
 /// What lists say of a version, too.
 fn summary(repository: &str, version: &Version) -> Value {
     let facts = version.manifest.metadata.as_ref();
     let mut tags: Vec<String> = Vec::new();
     tags.extend(facts.map(|facts| facts.architecture.clone()));
-    tags.extend(facts.and_then(|facts| facts.licence.as_ref()).map(|licence| format!("license:{licence}")));
+    tags.extend(version.manifest.licence().map(|licence| format!("license:{licence}")));
+    for base in version.manifest.lineage.iter().flat_map(|lineage| &lineage.base_models) {
+        tags.push(format!("base_model:{}", base.model));
+        tags.extend(base.relation.map(|relation| format!("base_model:{relation}:{}", base.model)));
+    }
     json!({
         "id": repository,
         "modelId": repository,

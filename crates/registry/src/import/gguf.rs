@@ -5,8 +5,8 @@ use helios_text::{GgufVocab, gguf_tokenizer_json};
 use helios_types::TokenId;
 
 use super::{Described, TokenizerJson, in_file};
-use crate::RegistryError;
 use crate::manifest::WeightFormat;
+use crate::{Lineage, RegistryError};
 
 pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, RegistryError> {
     let (checkpoint, gguf) = Checkpoint::from_gguf(name, blob)?;
@@ -21,6 +21,7 @@ pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, RegistryErro
         special_tokens: vocab.special_tokens(),
         chat_template: text("tokenizer.chat_template")?,
         licence: text("general.license")?,
+        lineage: Lineage::of_gguf(&gguf),
     })
 }
 

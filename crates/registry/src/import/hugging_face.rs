@@ -4,9 +4,9 @@ use helios_storage::{Blob, Checkpoint, ModelConfig};
 use helios_text::{HuggingFaceFiles, TokenizerConfig};
 
 use super::{Described, SourceFiles, TokenizerJson, in_file};
-use crate::RegistryError;
 use crate::fetch::INDEX_FILE;
 use crate::manifest::WeightFormat;
+use crate::{Lineage, RegistryError};
 
 pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, RegistryError> {
     let config_json = files.required("config.json", source)?;
@@ -38,6 +38,8 @@ pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, R
         tokenizer_json: TokenizerJson::File(tokenizer_json),
         special_tokens,
         chat_template: tokenizer_config.chat_template,
+        // What the card says was found where the files were gathered.
         licence: None,
+        lineage: Lineage::default(),
     })
 }

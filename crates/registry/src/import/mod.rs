@@ -11,10 +11,11 @@ use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::{Classify, ErrorCode, TensorType};
 
 use crate::fetch::{Gathered, GatheredFile, select};
+use crate::lineage::{ADAPTER_FILE, CARD_BYTES_MAX, CARD_FILE, Card, adapter};
 use crate::manifest::{FileEntry, MANIFEST_SCHEMA, ModelFacts, Role, WeightFormat};
 use crate::pins::Intake;
 use crate::profile::MemoryProfile;
-use crate::{Manifest, RegistryError, token_table};
+use crate::{Lineage, Manifest, RegistryError, token_table};
 
 /// Folder of derived files in a manifest; no source has it.
 pub(crate) const DERIVED: &str = "helios";
@@ -28,6 +29,7 @@ struct Described {
     special_tokens: SpecialTokens,
     chat_template: Option<String>,
     licence: Option<String>,
+    lineage: Lineage,
 }
 
 /// Where `tokenizer.json` is.
@@ -46,13 +48,14 @@ struct Understood {
     derived: Vec<FileEntry>,
     facts: ModelFacts,
     profile: MemoryProfile,
+    lineage: Lineage,
 }
 
 /// Reads the files of a model, stores what is derived from them, and describes all of it. Blocks.
 pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Result<Manifest, RegistryError> {
     let files = SourceFiles::open(intake, &gathered.files)?;
     let understood = understand(intake, &gathered.files, &files, gathered.licence, source)?;
-    Ok(described(gathered.files.iter().map(entry).collect(), Some(understood)))
+    Ok(described(gathered.files.iter().map(entry).collect(), Ok(understood), gathered.lineage))
 }
 
 /// As [`manifest`], of files that may be no model or have one among them: a repository, an artifact. Blocks.
@@ -67,11 +70,12 @@ pub(crate) fn manifest_of_any(
     let chosen: Vec<GatheredFile> =
         files.iter().filter(|file| chosen.contains(&file.path.as_str())).cloned().collect();
     let opened = SourceFiles::open(intake, &chosen)?;
-    let understood = match understand(intake, &chosen, &opened, None, source) {
-        Ok(understood) => Some(understood),
+    let (licence, lineage) = cards(intake, &files)?;
+    let understood = match understand(intake, &chosen, &opened, licence.clone(), source) {
+        Ok(understood) => Ok(understood),
         Err(error) if matches!(error.code(), ErrorCode::InvalidRequest | ErrorCode::Corrupt) => {
             tracing::info!(source, reason = %error, "files are kept that are no model");
-            None
+            Err(licence)
         }
         Err(error) => return Err(error),
     };
@@ -80,18 +84,39 @@ pub(crate) fn manifest_of_any(
         true => entry(file),
         false => FileEntry { role: Role::Original, path: file.path.clone(), blob: file.blob },
     });
-    Ok(described(entries.collect(), understood))
+    Ok(described(entries.collect(), understood, lineage))
 }
 
-fn described(mut files: Vec<FileEntry>, understood: Option<Understood>) -> Manifest {
-    let (metadata, profile) = match understood {
-        Some(Understood { derived, facts, profile }) => {
-            files.extend(derived);
-            (Some(facts), Some(profile))
+/// Licence and lineage, as the small files for it among the others say.
+fn cards(intake: &Intake, files: &[GatheredFile]) -> Result<(Option<String>, Lineage), RegistryError> {
+    let mut about = (None, Lineage::default());
+    for file in files.iter().filter(|file| file.blob.size <= CARD_BYTES_MAX) {
+        match file.path.as_str() {
+            CARD_FILE => {
+                let card = Card::of_readme(&intake.blobs().get(&file.blob)?);
+                about = (card.licence(), about.1.or(card.lineage()));
+            }
+            ADAPTER_FILE => about.1 = about.1.or(adapter(&intake.blobs().get(&file.blob)?)),
+            _ => {}
         }
-        None => (None, None),
+    }
+    Ok(about)
+}
+
+/// The manifest of files that are understood, or of others with the licence that they have.
+fn described(
+    mut files: Vec<FileEntry>,
+    understood: Result<Understood, Option<String>>,
+    lineage: Lineage,
+) -> Manifest {
+    let (metadata, profile, lineage) = match understood {
+        Ok(Understood { derived, facts, profile, lineage: told }) => {
+            files.extend(derived);
+            (Some(facts), Some(profile), lineage.or(told))
+        }
+        Err(licence) => (None, None, Lineage { licence, ..lineage }),
     };
-    Manifest { schema: MANIFEST_SCHEMA, files, metadata, profile }
+    Manifest { schema: MANIFEST_SCHEMA, files, metadata, profile, lineage: lineage.if_known() }
 }
 
 fn understand(
@@ -119,7 +144,7 @@ fn understand(
             .ok_or_else(|| RegistryError::invalid_model(source, "it has no tensors"))?,
         format: described.format,
     };
-    Ok(Understood { derived, facts, profile })
+    Ok(Understood { derived, facts, profile, lineage: described.lineage })
 }
 
 impl SourceFiles {

@@ -5,14 +5,14 @@ use bytes::Bytes;
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::state::Oci;
 use crate::manifest::{FileEntry, Role};
 use crate::registry::digest_of;
-use crate::{Manifest, RegistryError, import};
+use crate::{Manifest, Registry, RegistryError, import};
 
 /// An OCI image manifest, which artifacts are, too.
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// What the artifact is.
 const MODEL_TYPE: &str = "application/vnd.helios.model.v1";
 /// The configuration: a manifest of Helios.
@@ -25,17 +25,17 @@ const LAYER_TYPES: [(&str, &str); 2] = [
 /// Any other layer.
 const FILE_TYPE: &str = "application/vnd.helios.file.v1";
 /// The annotation that names a layer's file.
-pub(super) const TITLE: &str = "org.opencontainers.image.title";
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 /// What a manifest says of a blob.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
-    pub(super) media_type: String,
-    pub(super) digest: String,
-    pub(super) size: u64,
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    pub(crate) size: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -49,36 +49,40 @@ struct Made {
 }
 
 /// The bytes of an OCI manifest.
-pub(super) struct Artifact {
-    pub(super) bytes: Bytes,
-    pub(super) media_type: String,
-    pub(super) digest: Digest,
+pub(crate) struct Artifact {
+    pub(crate) bytes: Bytes,
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
 }
 
 impl Artifact {
     /// The artifact that a version is.
-    pub(super) async fn of(oci: &Oci, digest: &Digest, manifest: &Manifest) -> Result<Self, RegistryError> {
+    pub(crate) async fn of(
+        registry: &Arc<Registry>,
+        digest: &Digest,
+        manifest: &Manifest,
+    ) -> Result<Self, RegistryError> {
         match manifest.file(Role::OciManifest) {
-            Some(pushed) => Self::pushed(oci, pushed).await,
+            Some(pushed) => Self::pushed(registry, pushed).await,
             None => Ok(Self::made(digest, manifest)),
         }
     }
 
     /// What was pushed.
-    pub(super) async fn pushed(oci: &Oci, file: &FileEntry) -> Result<Self, RegistryError> {
+    pub(crate) async fn pushed(registry: &Arc<Registry>, file: &FileEntry) -> Result<Self, RegistryError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Typed {
             media_type: Option<String>,
         }
-        let bytes = Bytes::from_owner(oci.registry.blob(file).await?);
+        let bytes = Bytes::from_owner(registry.blob(file).await?);
         let typed = serde_json::from_slice::<Typed>(&bytes).ok().and_then(|typed| typed.media_type);
         let media_type = typed.unwrap_or_else(|| MANIFEST_TYPE.to_owned());
         Ok(Self { bytes, media_type, digest: file.blob.digest })
     }
 
     /// One made from the manifest.
-    pub(super) fn made(digest: &Digest, manifest: &Manifest) -> Self {
+    pub(crate) fn made(digest: &Digest, manifest: &Manifest) -> Self {
         let config = Descriptor {
             media_type: CONFIG_TYPE.to_owned(),
             digest: digest.to_string(),
@@ -110,6 +114,6 @@ fn layer(file: &FileEntry) -> Descriptor {
 }
 
 /// Whether a name is in the folder of what Helios makes itself.
-pub(super) fn is_own(path: &str) -> bool {
+pub(crate) fn is_own(path: &str) -> bool {
     path.split('/').next() == Some(import::DERIVED)
 }

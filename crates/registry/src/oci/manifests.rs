@@ -56,7 +56,7 @@ async fn find(oci: &Oci, name: &str, reference: &str) -> Result<Artifact, OciErr
     };
     let entry = entry.ok_or_else(|| OciError::no_manifest(name, reference))?;
     let manifest = oci.registry.manifest(&entry.digest).await?;
-    Ok(Artifact::of(oci, &entry.digest, &manifest).await?)
+    Ok(Artifact::of(&oci.registry, &entry.digest, &manifest).await?)
 }
 
 /// One that was pushed, or one that is made from a version of this name.
@@ -65,7 +65,7 @@ async fn by_digest(oci: &Oci, name: &str, reference: &str) -> Result<Artifact, O
     if let Some((_, manifest)) = oci.registry.manifest_with(&wanted).await?
         && let Some(pushed) = manifest.files(Role::OciManifest).find(|file| file.blob.digest == wanted)
     {
-        return Ok(Artifact::pushed(oci, pushed).await?);
+        return Ok(Artifact::pushed(&oci.registry, pushed).await?);
     }
     let (_, versions) = oci.versions(name).await?;
     for entry in versions.all() {

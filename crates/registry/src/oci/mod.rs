@@ -7,7 +7,7 @@
 //! - A pushed artifact becomes a version of the model: layers with a title are its files, everything else is kept beside
 //!   them.
 
-mod artifact;
+pub(crate) mod artifact;
 mod blobs;
 mod error;
 mod lists;

@@ -70,7 +70,7 @@ fn safetensors(tensors: &[(TensorPlan, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-fn write_model(dir: &Path, tied: bool, matrix: TensorType, vector: TensorType) {
+pub(crate) fn write_model(dir: &Path, tied: bool, matrix: TensorType, vector: TensorType) {
     fs::create_dir_all(dir).expect("a folder");
     let put = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).expect("a file");
     let config = serde_json::json!({

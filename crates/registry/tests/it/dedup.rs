@@ -14,7 +14,7 @@ use crate::models::{self, Place};
 const ROWS: usize = 64;
 
 /// A folder whose weights are tensors with these fills.
-fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
+pub(crate) fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
     models::hugging_face(&place.path(folder), 1);
     let plan = |number: usize| TensorPlan {
         name: format!("model.layers.{number}.weight"),
@@ -32,7 +32,7 @@ fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
     fs::write(place.path(folder).join("model.safetensors"), file).expect("a file");
 }
 
-async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
+pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
     let dedup = DedupLimits { shared_share_min: 0.2, saved_bytes_min: 1 };
     let config = RegistryConfig {
         dedup,
@@ -43,7 +43,7 @@ async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
     Registry::open(&place.store(), config).await.expect("the store opens")
 }
 
-async fn import(registry: &Arc<Registry>, place: &Place, folder: &str) -> Resolved {
+pub(crate) async fn import(registry: &Arc<Registry>, place: &Place, folder: &str) -> Resolved {
     registry.import(&place.path(folder), None, &mut |_| {}).await.expect(folder)
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
 
 mod abuse;
+mod archives;
 mod convert;
 mod dedup;
 mod downloads;
@@ -10,6 +11,7 @@ mod fleet;
 mod gc;
 mod hub;
 mod imports;
+mod lineage;
 mod membership;
 mod metadata;
 mod models;

@@ -142,8 +142,14 @@ fn shapes(vocab: usize) -> Vec<(String, Vec<usize>)> {
 
 /// A GGUF file of the given architecture whose weights are all `fill`.
 pub(crate) fn gguf_of(architecture: &str, fill: f32) -> Vec<u8> {
+    gguf_with(architecture, fill, &[])
+}
+
+/// As [`gguf_of`], with more texts in the header.
+pub(crate) fn gguf_with(architecture: &str, fill: f32, texts: &[(&str, &str)]) -> Vec<u8> {
     let vocab = vocab();
     let mut fields = Vec::new();
+    texts.iter().for_each(|(key, value)| text_field(&mut fields, key, value));
     text_field(&mut fields, "general.architecture", architecture);
     text_field(&mut fields, "general.license", "apache-2.0");
     for (key, value) in [
@@ -177,7 +183,7 @@ pub(crate) fn gguf_of(architecture: &str, fill: f32) -> Vec<u8> {
     let mut file = b"GGUF".to_vec();
     file.extend(3_u32.to_le_bytes());
     file.extend((shapes.len() as u64).to_le_bytes());
-    file.extend(FIELDS.to_le_bytes());
+    file.extend((FIELDS + texts.len() as u64).to_le_bytes());
     file.extend(fields);
     let mut data = Vec::new();
     for (name, shape) in &shapes {

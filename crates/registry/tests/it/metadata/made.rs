@@ -53,6 +53,7 @@ pub(crate) fn manifest(source: &str, blobs: &[u32]) -> (Digest, Arc<Manifest>) {
             kv_bytes_per_token: 1,
             details: None,
         }),
+        lineage: None,
     };
     (sha256(&manifest.to_bytes()), Arc::new(manifest))
 }
