@@ -96,6 +96,9 @@ impl Keeper for Owner {
     }
 }
 
+/// A way to store a blob.
+type Way = fn(&Arc<Tiers>) -> Result<BlobInfo, StorageError>;
+
 /// A store with a derived blob on a simulated disk.
 fn owned(disk: &SimulatedDisk) -> (Arc<Tiers>, Arc<DerivedBlobs>) {
     let root = Path::new("/store");
@@ -108,14 +111,13 @@ fn owned(disk: &SimulatedDisk) -> (Arc<Tiers>, Arc<DerivedBlobs>) {
 
 #[test]
 fn what_is_derived_goes_first_when_the_disk_is_full() {
-    let piecewise = |tiers: &Arc<Tiers>| {
+    let piecewise = |tiers: &Arc<Tiers>| -> Result<BlobInfo, StorageError> {
         let mut writer = tiers.writer("key", None)?;
         writer.write(b"more")?;
         writer.commit(None)
     };
-    let ways: [&dyn Fn(&Arc<Tiers>) -> Result<BlobInfo, StorageError>; 2] =
-        [&piecewise, &|tiers| tiers.put(b"more")];
-    for store in ways {
+    let whole = |tiers: &Arc<Tiers>| tiers.put(b"more");
+    for store in [piecewise as Way, whole] {
         let disk = SimulatedDisk::new(1);
         let (tiers, derived) = owned(&disk);
         let begun = disk.operations();

@@ -230,7 +230,8 @@ async fn the_order_of_entries_is_the_one_that_lets_them_be_checked() {
 async fn indexes_that_are_none_or_name_what_no_model_may_have_are_refused() {
     let whole = taken_apart().await;
     let index: Value = serde_json::from_slice(&whole[1].1).expect("an index");
-    let with = |change: &dyn Fn(&mut Value)| {
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let with = |change: Change<'_>| {
         let (mut entries, mut index) = (whole.clone(), index.clone());
         change(&mut index);
         entries[1].1 = index.to_string().into_bytes();
@@ -241,7 +242,7 @@ async fn indexes_that_are_none_or_name_what_no_model_may_have_are_refused() {
             index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = json!(name);
         }
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 8] = [
+    let cases: [(Change<'_>, &str); 8] = [
         (&name("../x"), "is not a model name"),
         (&name("api/x:v1"), "reserved"),
         (&|index| index["manifests"] = json!([]), "0 models"),
