@@ -129,7 +129,7 @@ pub struct FetchConfig {
     pub backoff_max: Duration,
     /// Longest wait that an origin may ask for (`Retry-After`, `RateLimit`); a longer one is an error.
     pub retry_after_max: Duration,
-    /// Ranges of one file fetched at a time, of 4 MiB each.
+    /// Ranges of one file fetched at a time, of 2 MiB each.
     pub ranges: usize,
     /// Credentials and endpoints of object stores.
     pub object_options: ObjectOptions,

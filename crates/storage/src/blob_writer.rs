@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use helios_runtime::Clock;
@@ -89,17 +90,50 @@ impl BlobWriter {
     }
 
     fn write_here(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write_unnamed(bytes)?;
+        self.hasher.name_update(bytes);
+        Ok(())
+    }
+
+    /// Writes bytes whose SHA-256 is computed elsewhere.
+    fn write_unnamed(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         let (position, began) = (self.len(), Clock.now());
         if let Some(watch) = &mut self.watch {
             watch.reserve(position + bytes.len() as u64)?;
         }
         let written = self.staged.file().write_all_at(bytes, position);
         written.map_err(|error| StorageError::io("write", self.staged.path(), error))?;
-        self.hasher.update(bytes);
+        self.hasher.tree_update(bytes);
         if let Some(watch) = &mut self.watch {
             watch.wrote(bytes.len() as u64, began.elapsed());
         }
         Ok(())
+    }
+
+    /// Appends `chunks`, as [`write`](Self::write) each in order. SHA-256, the slowest step, runs on a thread of its own
+    /// beside the writing and the BLAKE3 tree.
+    ///
+    /// # Errors
+    /// As there; the position is behind the chunks that were written.
+    pub fn write_chunks<B: AsRef<[u8]> + Sync>(&mut self, chunks: &[B]) -> Result<(), StorageError> {
+        let mut named = self.hasher.name();
+        let (written, named) = thread::scope(|scope| {
+            let naming = scope.spawn(|| {
+                chunks.iter().for_each(|chunk| named.update(chunk.as_ref()));
+                named
+            });
+            let written =
+                chunks.iter().take_while(|chunk| self.write_unnamed(chunk.as_ref()).is_ok()).count();
+            (written, naming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (done, rest) = chunks.split_at(written);
+        if rest.is_empty() {
+            self.hasher.set_name(named);
+            return Ok(());
+        }
+        done.iter().for_each(|chunk| self.hasher.name_update(chunk.as_ref()));
+        // The one that failed again, so that the writer may move elsewhere.
+        rest.iter().try_for_each(|chunk| self.write(chunk.as_ref()))
     }
 
     /// Appends `bytes` if `tree` vouches for them: for bytes from somebody who may lie. They must end where a leaf ends,

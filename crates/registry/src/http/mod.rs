@@ -13,7 +13,7 @@
 //! | `GET tiers` | the directories of the store, what they hold and how they are |
 //! | `GET export?model=NAME&model=…` · `POST import` | models as one archive, with ranges · such an archive into the store; progress as JSON lines |
 //! | `GET manifests/DIGEST` · `GET blobs/DIGEST` | bytes; blobs verified before the first byte, with ranges |
-//! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 4 MiB of a blob here or on its way · its BLAKE3 tree |
+//! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 2 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
 //! | `GET profiles/DIGEST` | the memory profile of a manifest, with its details |
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |

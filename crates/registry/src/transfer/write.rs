@@ -49,7 +49,7 @@ pub(super) async fn write_in_order(
 async fn append(partial: &mut Option<Partial>, chunks: Vec<Bytes>) -> Result<u64, RegistryError> {
     let Some(Partial { mut writer, validator }) = partial.take() else { return Ok(0) };
     let writer = blocking(move || {
-        chunks.iter().try_for_each(|chunk| writer.write(chunk))?;
+        writer.write_chunks(&chunks)?;
         Ok(writer)
     });
     let writer = writer.await?;

@@ -60,6 +60,23 @@ fn blobs_are_stored_listed_and_removed() {
 }
 
 #[test]
+fn chunks_written_together_are_the_blob_that_they_are_one_by_one() {
+    let (_dir, store) = store();
+    let content = bytes(1_000_003);
+    let mut writer = store.writer("a").expect("a writer");
+    writer.write(&content[..17]).expect("written");
+    writer.write_chunks(&content[17..700_001].chunks(65_537).collect::<Vec<_>>()).expect("written");
+    writer.write_chunks::<&[u8]>(&[]).expect("nothing to write");
+    assert_eq!(writer.len(), 700_001);
+    drop(writer);
+    let mut writer = store.writer("a").expect("goes on");
+    writer.write_chunks(&[&content[700_001..]]).expect("written");
+    let info = writer.commit(None).expect("committed");
+    assert_eq!(info, store.put(&content).expect("stored"));
+    assert_eq!(&*store.get(&info).expect("right"), content);
+}
+
+#[test]
 fn a_map_outlives_the_removal_of_its_blob() {
     let (_dir, store) = store();
     let info = store.put(&bytes(300_000)).expect("stored");

@@ -89,7 +89,10 @@ fn second_process_fills_a_tier() {
     let mut writer = tiers.writer("large", None).expect("a writer");
     writer.write(&large[..50_000]).expect("fits");
     fs::write(dir.join("nvme/other"), content(9, 400_000)).expect("written");
-    large[50_000..].chunks(50_000).for_each(|chunk| writer.write(chunk).expect("goes on elsewhere"));
+    let chunks: Vec<&[u8]> = large[50_000..].chunks(50_000).collect();
+    let (one_by_one, together) = chunks.split_at(3);
+    one_by_one.iter().for_each(|chunk| writer.write(chunk).expect("fits"));
+    writer.write_chunks(together).expect("goes on elsewhere");
     let info = writer.commit(None).expect("committed");
     assert_eq!(&*tiers.get(&info).expect("there"), large);
     assert!(dir.join("ssd/blobs/sha256").join(info.digest.hex()).is_file());
