@@ -8,7 +8,7 @@ use helios_storage::DurableFiles;
 use crate::blocking::blocking;
 use crate::changes::wait;
 use crate::ground::Ground;
-use crate::metadata::{Change, Counts, Metadata, SqlMetadata};
+use crate::metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata};
 use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files};
 
 /// Small files whose contents go into one commit.
@@ -66,9 +66,16 @@ impl Registry {
     /// Copies the database of the store in `dir` to a new file, also while a server uses it.
     ///
     /// # Errors
-    /// [`RegistryError::Metadata`]: among others if the file is there, or the database is one of PostgreSQL, which has
-    /// `pg_dump`.
+    /// [`RegistryError::Metadata`]: among others if there is no database, if the file is there, or the database is one
+    /// of PostgreSQL, which has `pg_dump`.
     pub async fn backup(dir: &Path, config: &RegistryConfig, target: &Path) -> Result<(), RegistryError> {
+        let file = dir.join(DATABASE_FILE);
+        // Opening would make one, whose copy would look like that of a store without models.
+        if matches!(config.metadata, MetadataConfig::Sqlite)
+            && !small_files::exists(&DurableFiles::default(), &file)?
+        {
+            return Err(MetadataError::Missing { database: file.display().to_string() }.into());
+        }
         let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
         let copied = metadata.backup(target).await;
         metadata.close().await;

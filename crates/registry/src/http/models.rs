@@ -33,7 +33,8 @@ pub(super) async fn show(
 ) -> Result<Json<Model>, RegistryError> {
     let resolved = registry.hand_out(&query.model).await?;
     Ok(Json(Model {
-        history: registry.history(&resolved.reference).await?,
+        // The tag is known by now: asking for its history by name would look it up once more.
+        history: registry.metadata().history(&resolved.reference).await?,
         model: resolved.reference,
         digest: resolved.digest,
         manifest: (*resolved.manifest).clone(),

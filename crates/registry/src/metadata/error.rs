@@ -25,6 +25,14 @@ pub enum MetadataError {
         /// The first migration that this release does not know.
         version: i64,
     },
+    /// There is no database to copy.
+    #[error(
+        "there is no database `{database}`\nhint: check --store; a store gets its database when it is first used, or by `helios registry rebuild`"
+    )]
+    Missing {
+        /// Where it would be.
+        database: String,
+    },
     /// The address of the database is none.
     #[error("{problem}\nhint: `store.metadata` is `sqlite` or postgres://USER:PASSWORD@HOST/DATABASE")]
     Address {
@@ -80,6 +88,7 @@ impl Classify for MetadataError {
         match self {
             Self::Corrupt { .. } => ErrorCode::Corrupt,
             Self::Newer { .. } => ErrorCode::Conflict,
+            Self::Missing { .. } => ErrorCode::NotFound,
             Self::Unreachable { .. } => ErrorCode::Unavailable,
             Self::Failed { .. } => ErrorCode::Internal,
             Self::Full { .. } => ErrorCode::StorageFull,

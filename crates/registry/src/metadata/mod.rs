@@ -5,6 +5,7 @@
 //! - The database is an index: manifests and tags are files too, and it can be made again from them
 //!   ([`Registry::rebuild`](crate::Registry::rebuild)). Records are the exception, they are only here.
 
+mod apply;
 mod error;
 mod schema;
 mod simulated;

@@ -1,6 +1,7 @@
 //! [`Metadata`] in SQL that SQLite and PostgreSQL both speak.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::path::Path;
 
 use futures::FutureExt;
@@ -9,13 +10,11 @@ use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 use sqlx::{Postgres, Sqlite, Transaction};
 
+use super::apply::{apply_all, parameters};
 use super::schema::Connections;
 use super::value::{Row, Value, fetch};
 use super::{Change, Counts, DIGESTS_MAX, Metadata, MetadataError, check};
-use crate::{Manifest, ModelSummary, TagEntry};
-
-/// Rows that one statement writes: below the parameters that SQLite takes.
-const ROWS_MAX: usize = 200;
+use crate::{ModelSummary, TagEntry};
 
 /// A database in SQLite or PostgreSQL.
 #[derive(Clone, Debug)]
@@ -24,13 +23,13 @@ pub struct SqlMetadata {
 }
 
 /// A transaction of either database.
-enum Work {
+pub(super) enum Work {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
 }
 
 impl Work {
-    async fn run(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
+    pub(super) async fn run(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite(work) => fetch::<Sqlite>(work, statement, values).await,
             Self::Postgres(work) => fetch::<Postgres>(work, statement, values).await,
@@ -116,8 +115,8 @@ impl Metadata for SqlMetadata {
             check(changes)?;
             let done = async {
                 let mut work = self.begin().await?;
-                for change in changes {
-                    apply(&mut work, change).await?;
+                for alike in changes.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
+                    apply_all(&mut work, alike).await?;
                 }
                 work.commit().await
             };
@@ -145,9 +144,10 @@ impl Metadata for SqlMetadata {
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelSummary>, MetadataError>> {
         async move {
-            let current = "SELECT e.tag, e.digest, m.size, e.at, m.facts FROM tag_entries e \
-                 JOIN manifests m ON m.digest = e.digest \
-                 WHERE e.position = (SELECT MAX(position) FROM tag_entries n WHERE n.tag = e.tag)";
+            let current = "SELECT e.tag, e.digest, m.size, e.at, m.facts FROM \
+                 (SELECT tag, MAX(position) AS position FROM tag_entries GROUP BY tag) n \
+                 JOIN tag_entries e ON e.tag = n.tag AND e.position = n.position \
+                 JOIN manifests m ON m.digest = e.digest";
             let mut models = self.all(current, &[], summary).await?;
             models.sort_unstable_by(|a, b| a.model.cmp(&b.model));
             Ok(models)
@@ -308,90 +308,6 @@ impl Metadata for SqlMetadata {
         }
         .boxed()
     }
-}
-
-async fn apply(work: &mut Work, change: &Change) -> Result<(), sqlx::Error> {
-    match change {
-        Change::PutManifest { digest, manifest } => put_manifest(work, digest, manifest).await,
-        Change::RemoveManifest(digest) => remove_manifest(work, digest).await,
-        Change::SetTag { reference, history } => set_tag(work, reference, history).await,
-        Change::RemoveTag(reference) => set_tag(work, reference, &[]).await,
-        Change::PutRecord { kind, key, value } => {
-            let put = "INSERT INTO records (kind, key, value) VALUES ($1, $2, $3) \
-                 ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value";
-            work.run(put, &[kind.as_str().into(), key.as_str().into(), value.as_str().into()]).await.map(drop)
-        }
-        Change::RemoveRecord { kind, key } => {
-            let remove = "DELETE FROM records WHERE kind = $1 AND key = $2";
-            work.run(remove, &[kind.as_str().into(), key.as_str().into()]).await.map(drop)
-        }
-    }
-}
-
-async fn put_manifest(work: &mut Work, digest: &Digest, manifest: &Manifest) -> Result<(), sqlx::Error> {
-    let facts = serde_json::to_string(&manifest.metadata).expect("invariant: facts have only string keys");
-    let values =
-        [digest.into(), Value::Bytes(manifest.to_bytes()), Value::Text(facts), manifest.size().into()];
-    let put = "INSERT INTO manifests (digest, body, facts, size) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (digest) DO NOTHING RETURNING id";
-    let Some(id) = work.run(put, &values).await?.first().map(|row| row.integer(0)) else { return Ok(()) };
-    let id = id.map_err(|problem| sqlx::Error::Decode(problem.into()))?;
-    for files in manifest.files.chunks(ROWS_MAX) {
-        let rows: Vec<String> =
-            (0..files.len()).map(|row| format!("({})", parameters(3 * row + 1, 3))).collect();
-        let put = format!(
-            "INSERT INTO blobs (digest, blake3, size) VALUES {} ON CONFLICT (digest) DO NOTHING",
-            rows.join(", ")
-        );
-        let columns = |file: &crate::FileEntry| {
-            let BlobInfo { digest, blake3, size } = file.blob;
-            [Value::from(&digest), Value::Bytes(blake3.to_vec()), Value::from(size)]
-        };
-        work.run(&put, &files.iter().flat_map(columns).collect::<Vec<_>>()).await?;
-        let refer = format!(
-            "INSERT INTO blob_references (blob, manifest) SELECT id, $1 FROM blobs WHERE digest IN ({}) \
-             ON CONFLICT DO NOTHING",
-            parameters(2, files.len())
-        );
-        let values: Vec<Value> = [Value::Integer(id)]
-            .into_iter()
-            .chain(files.iter().map(|file| (&file.blob.digest).into()))
-            .collect();
-        work.run(&refer, &values).await?;
-    }
-    Ok(())
-}
-
-async fn remove_manifest(work: &mut Work, digest: &Digest) -> Result<(), sqlx::Error> {
-    let remove = "DELETE FROM manifests WHERE digest = $1 \
-         AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = $1) RETURNING id";
-    let Some(id) = work.run(remove, &[digest.into()]).await?.first().map(|row| row.integer(0)) else {
-        return Ok(());
-    };
-    let id = Value::Integer(id.map_err(|problem| sqlx::Error::Decode(problem.into()))?);
-    let orphans = "DELETE FROM blobs WHERE id IN (SELECT blob FROM blob_references WHERE manifest = $1) \
-         AND NOT EXISTS (SELECT 1 FROM blob_references r WHERE r.blob = blobs.id AND r.manifest <> $1)";
-    work.run(orphans, std::slice::from_ref(&id)).await?;
-    work.run("DELETE FROM blob_references WHERE manifest = $1", &[id]).await.map(drop)
-}
-
-async fn set_tag(work: &mut Work, reference: &ModelRef, history: &[TagEntry]) -> Result<(), sqlx::Error> {
-    let tag = Value::Text(reference.to_string());
-    work.run("DELETE FROM tag_entries WHERE tag = $1", std::slice::from_ref(&tag)).await?;
-    for (position, entry) in history.iter().enumerate() {
-        let put = "INSERT INTO tag_entries (tag, position, digest, at, source) VALUES ($1, $2, $3, $4, $5)";
-        let position = Value::from(position as u64);
-        let values =
-            [tag.clone(), position, (&entry.digest).into(), entry.at.into(), entry.source.as_str().into()];
-        work.run(put, &values).await?;
-    }
-    Ok(())
-}
-
-/// `count` parameters from `$first` on, with commas.
-fn parameters(first: usize, count: usize) -> String {
-    let names: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
-    names.join(", ")
 }
 
 fn blob_info(row: &Row) -> Result<BlobInfo, String> {

@@ -15,6 +15,16 @@ pub(super) enum Value {
     Integer(i64),
 }
 
+impl Value {
+    /// The number, if it is one.
+    pub(super) fn as_integer(&self) -> Option<i64> {
+        match self {
+            Self::Integer(integer) => Some(*integer),
+            _ => None,
+        }
+    }
+}
+
 impl From<&Digest> for Value {
     fn from(digest: &Digest) -> Self {
         Self::Bytes(digest.as_bytes().to_vec())

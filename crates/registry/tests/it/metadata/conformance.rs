@@ -123,8 +123,8 @@ async fn records_are_replaced_listed_and_bounded(database: &dyn Metadata) {
     let refused = database.commit(&[record("pin", "c", "5"), record("pin", "d", &large)]).await;
     assert!(matches!(refused, Err(MetadataError::OverLimit { .. })), "{refused:?}");
     assert_eq!(database.record("pin", "c").await.expect("an answer"), None);
-    let removal = Change::RemoveRecord { kind: "pin".to_owned(), key: "b".to_owned() };
-    database.commit(&[removal]).await.expect("removed");
+    let removal = |key: &str| Change::RemoveRecord { kind: "pin".to_owned(), key: key.to_owned() };
+    database.commit(&[removal("b"), removal("none")]).await.expect("removed");
     assert_eq!(database.records("pin").await.expect("an answer"), pairs(&[("a", "2")]));
 }
 
@@ -145,7 +145,7 @@ async fn random_histories_give_the_same_answers<M: Metadata>(open: &mut impl Asy
         let mut random = Random(seed + 1);
         let (database, model) = (open().await, SimulatedMetadata::new(seed));
         for _ in 0..40 {
-            let changes: Vec<Change> = (0..random.below(4)).map(|_| random.change()).collect();
+            let changes: Vec<Change> = (0..random.below(6)).map(|_| random.change()).collect();
             database.commit(&changes).await.expect("committed");
             model.commit(&changes).await.expect("committed");
             assert_eq!(answers(&database).await, answers(&model).await, "seed {seed}: {changes:?}");
@@ -178,12 +178,13 @@ impl Random {
         let made = manifest(&self.below(6).to_string(), &[self.below(8), 8 + self.below(8)]);
         let tag = format!("t{}", self.below(4));
         let key = self.below(3).to_string();
-        match self.below(8) {
+        match self.below(9) {
             0..=2 => put(&made),
             3 => Change::RemoveManifest(made.0),
             4 => set_tag(&tag, &[made.0]),
             5 => set_tag(&tag, &[manifest("0", &[self.below(8), 8]).0, made.0]),
             6 => Change::RemoveTag(name(&tag)),
+            7 => Change::RemoveRecord { kind: "k".to_owned(), key },
             _ => record("k", &key, &tag),
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use helios_registry::metadata::{Metadata, MetadataError, SqlMetadata};
+use helios_registry::{Registry, RegistryConfig};
 
 use super::conformance::conforms;
 use super::made::{manifest, name, put, set_tag};
@@ -76,4 +77,14 @@ async fn a_backup_is_whole_while_the_database_is_written() {
     let copy = SqlMetadata::sqlite(&copy).await.expect("the copy opens");
     let counts = copy.counts().await.expect("counts");
     assert_eq!(counts.manifests, counts.tags, "half of a commit was copied");
+}
+
+#[tokio::test]
+async fn a_store_without_a_database_has_nothing_to_back_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, copy) = (dir.path().join("store"), dir.path().join("copy.db"));
+    let backup = Registry::backup(&store, &RegistryConfig::default(), &copy).await;
+    let error = backup.expect_err("nothing to copy");
+    assert!(error.to_string().contains("hint: check --store"), "{error}");
+    assert!(!copy.exists() && !store.exists(), "an empty database was made");
 }
