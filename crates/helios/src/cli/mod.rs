@@ -168,10 +168,14 @@ pub(crate) enum BenchCommand {
     ///
     /// Prefill of 512 tokens, and decode at 1, 8 and 32 sequences at once, as tokens per second.
     Engine(BenchEngineArgs),
-    /// Speed of loads from the disk, beside the raw limit of the same disk
+    /// Speed of loads, pulls, downloads and the registry, beside the limits of this machine
     ///
-    /// Writes a checkpoint of four safetensors files, takes it out of the page cache before each load, and deletes it in
-    /// the end. The peers verify nothing.
+    /// Writes models and a registry of its own into one folder, takes files out of the page cache before each cold load,
+    /// and deletes everything in the end, also when it is interrupted. All sides of a comparison run in turn; the other
+    /// loaders verify nothing.
+    ///
+    /// Everything, with all peers: `helios bench storage --against all`. In a minute or two: `--only loads,pull --size
+    /// 512MiB`. What is missing for a row is said on standard error, with the line that installs it.
     Storage(BenchStorageArgs),
     /// Hit rate and seconds saved by predictive prefetch
     ///
@@ -195,19 +199,50 @@ pub(crate) struct BenchStorageArgs {
     /// One JSON object on standard output, everything else on standard error
     #[arg(long)]
     pub(crate) json: bool,
-    /// Measure these peers too, in turn with Helios (installed by `cargo xtask yardstick`)
-    #[arg(long, value_name = "PEER", value_delimiter = ',',
-        value_parser = ["safetensors", "runai-model-streamer", "fastsafetensors", "tensorizer"])]
+    /// Measure these loaders too, in turn with Helios: `all`, or some of safetensors, runai-model-streamer,
+    /// fastsafetensors, tensorizer (installed by `cargo xtask yardstick storage`)
+    #[arg(long, value_name = "PEER", value_delimiter = ',', hide_possible_values = true,
+        value_parser = ["all", "safetensors", "runai-model-streamer", "fastsafetensors", "tensorizer"])]
     pub(crate) against: Vec<String>,
+    /// Measure only these parts [default: all]
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub(crate) only: Vec<StoragePart>,
     /// Folder on the disk to measure [default: the store's]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<std::path::PathBuf>,
-    /// Size of the checkpoint; memory must hold it twice
+    /// Size of the model; memory must hold it twice, the disk four times
     #[arg(long, value_name = "SIZE", default_value = "2.5GiB")]
     pub(crate) size: String,
     /// Repeats of each figure; medians are reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) repeats: u32,
+}
+
+/// A part of `helios bench storage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StoragePart {
+    /// Cold load, cold map and warm open of a checkpoint; the other loaders
+    Loads,
+    /// `helios pull` from an origin on this machine
+    Pull,
+    /// Start, resolve, list and collect with 100,000 versions and 1,000,000 blobs (some minutes)
+    Registry,
+    /// Downloads by huggingface_hub, from Helios and from a static file server
+    Hub,
+    /// What deduplication saves on variants of a model, and what it costs
+    Dedup,
+}
+
+impl std::fmt::Display for StoragePart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Loads => "loads",
+            Self::Pull => "pull",
+            Self::Registry => "registry",
+            Self::Hub => "hub",
+            Self::Dedup => "dedup",
+        })
+    }
 }
 
 #[derive(Debug, Args)]

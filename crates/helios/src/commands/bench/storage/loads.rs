@@ -1,4 +1,4 @@
-//! Helios' side: the raw read, the verified load, the cold map and the warm open of one checkpoint.
+//! The raw read, the verified load, the cold map and the warm open of one checkpoint, and the peers on the same files.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -6,23 +6,71 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use helios_runtime::Clock;
 use helios_storage::io::{IoEngine, IoOptions};
-use helios_storage::{Blob, BlobInfo, BlobStore, Checkpoint, populate, probe};
+use helios_storage::{Blob, BlobInfo, BlobStore, Checkpoint, Tree, populate, probe};
 
+use super::checkpoint;
+use super::peers::Peer;
 use super::rows::Samples;
+use super::scratch::Bench;
 use super::usage::{anonymous_bytes, timed};
 
+/// Bytes hashed alone: far more than any cache holds, as a model is.
+const HASHED_BYTES: usize = 256 << 20;
+
+/// All repeats of Helios and the peers.
+pub(super) fn measure(bench: &Bench, peers: &[Peer]) -> anyhow::Result<Samples> {
+    bench.step(format!("writing {} of weights", crate::config::show_size(bench.bytes)))?;
+    let folder = bench.fresh_folder("loads")?;
+    let files = checkpoint::write(&folder, bench.bytes)?;
+    let mut noise = Vec::with_capacity(HASHED_BYTES);
+    probe::write_noise(&mut noise, HASHED_BYTES as u64, 1)?;
+    let loads = Loads::new(&folder, files, noise)?;
+    bench.say(loads.setting());
+    let peers = prepare(bench, peers, &folder)?;
+    let mut samples = Samples::default();
+    for repeat in bench.repeats() {
+        loads.measure(&mut samples, &|what| bench.step(format!("repeat {repeat}: {what}")))?;
+        for peer in &peers {
+            bench.step(format!("repeat {repeat}: {}", peer.name()))?;
+            loads.make_cold()?;
+            match peer.load(bench, &folder) {
+                Ok(load) => samples.peer(peer.name()).push(load),
+                Err(error) => bench.say(&format!("{} failed: {error:#}", peer.name())),
+            }
+        }
+    }
+    drop(loads);
+    super::scratch::remove(&folder)?;
+    Ok(samples)
+}
+
+/// The peers that could load the checkpoint once.
+fn prepare<'p>(bench: &Bench, peers: &'p [Peer], folder: &Path) -> anyhow::Result<Vec<&'p Peer>> {
+    let mut prepared = Vec::new();
+    for peer in peers {
+        bench.step(format!("preparing {}", peer.name()))?;
+        match peer.prepare(bench, folder) {
+            Ok(()) => prepared.push(peer),
+            Err(error) => bench.say(&format!("{} is not measured: {error:#}", peer.name())),
+        }
+    }
+    Ok(prepared)
+}
+
 /// A checkpoint in a store and the engines that load it.
-pub(super) struct Loads {
+struct Loads {
     store: BlobStore,
     files: Vec<BlobInfo>,
     /// With a pool of the size of the model: what a server that changes models keeps.
     memory: IoEngine,
+    /// What is hashed alone.
+    noise: Vec<u8>,
     setting: String,
 }
 
 impl Loads {
     /// Faults the memory in, once, and verifies the files, so that they count as verified since boot.
-    pub(super) fn new(folder: &Path, files: Vec<BlobInfo>) -> anyhow::Result<Self> {
+    fn new(folder: &Path, files: Vec<BlobInfo>, noise: Vec<u8>) -> anyhow::Result<Self> {
         let store = BlobStore::open(&folder.join("store"))?;
         let defaults = IoOptions::default();
         let slots = files.iter().map(|info| (info.size as usize).div_ceil(defaults.buffer_bytes)).sum();
@@ -41,16 +89,16 @@ impl Loads {
         for info in &files {
             store.get(info)?;
         }
-        Ok(Self { store, files, memory, setting })
+        Ok(Self { store, files, memory, noise, setting })
     }
 
     /// What the measurement runs with, for people.
-    pub(super) fn setting(&self) -> &str {
+    fn setting(&self) -> &str {
         &self.setting
     }
 
     /// Takes all files out of the page cache.
-    pub(super) fn make_cold(&self) -> anyhow::Result<()> {
+    fn make_cold(&self) -> anyhow::Result<()> {
         for info in &self.files {
             let file = OpenOptions::new().read(true).open(self.store.path(&info.digest))?;
             let cold = probe::drop_from_cache(&file)?;
@@ -60,21 +108,28 @@ impl Loads {
     }
 
     /// One repeat of everything.
-    pub(super) fn measure(&self, samples: &mut Samples, side: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-        side("raw read");
+    fn measure(
+        &self,
+        samples: &mut Samples,
+        side: &dyn Fn(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        side("BLAKE3 alone")?;
+        let hash = || Ok((self.noise.len() as u64, Tree::build(&self.noise)));
+        samples.hash.push(timed(hash)?.0);
+        side("raw read")?;
         self.make_cold()?;
         samples.raw.push(timed(|| Ok((self.read_raw()?, ())))?.0);
-        side("verified load");
+        side("verified load")?;
         self.make_cold()?;
         let (load, blobs) = timed(|| self.load())?;
         samples.load.push(load);
         drop(blobs);
-        side("cold map");
+        side("cold map")?;
         self.make_cold()?;
         let (map, blobs) = timed(|| self.map())?;
         samples.map.push(map);
         drop(blobs);
-        side("warm open");
+        side("warm open")?;
         let before = anonymous_bytes()?;
         let (open, checkpoint) = timed(|| self.open())?;
         let private = anonymous_bytes()?.saturating_sub(before);

@@ -2,11 +2,13 @@
 //! that measures itself.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use super::child;
+use super::scratch::Bench;
 use super::usage::Load;
 use crate::environment;
 
@@ -45,33 +47,28 @@ impl Peer {
 
     /// Writes what the peer reads, where that is not the checkpoint itself, and loads the checkpoint once, so that an
     /// import that fails is known, and its modules are in memory.
-    pub(super) fn prepare(&self, folder: &Path) -> anyhow::Result<()> {
+    pub(super) fn prepare(&self, bench: &Bench, folder: &Path) -> anyhow::Result<()> {
         if self.name == "tensorizer" {
-            self.run("prepare", folder)?;
+            self.run(bench, "prepare", folder)?;
         }
-        self.load(folder).map(drop)
+        self.load(bench, folder).map(drop)
     }
 
     /// Loads the checkpoint.
-    pub(super) fn load(&self, folder: &Path) -> anyhow::Result<Load> {
+    pub(super) fn load(&self, bench: &Bench, folder: &Path) -> anyhow::Result<Load> {
         let own = folder.join("model.tensors");
         if self.name == "tensorizer" {
             helios_storage::probe::drop_from_cache(&std::fs::OpenOptions::new().read(true).open(own)?)?;
         }
-        let output = self.run(&self.name, folder)?;
+        let output = self.run(bench, &self.name, folder)?;
         let line = output.lines().next_back().unwrap_or_default();
         let report: Report = serde_json::from_str(line).context("the peer printed no figures")?;
         Ok(Load { bytes: report.bytes, seconds: report.seconds, cpu_seconds: report.cpu_seconds })
     }
 
-    fn run(&self, what: &str, folder: &Path) -> anyhow::Result<String> {
+    fn run(&self, bench: &Bench, what: &str, folder: &Path) -> anyhow::Result<String> {
         let mut command = Command::new(&self.python);
-        command.arg("-c").arg(SCRIPT).arg(what).arg(folder).stdin(Stdio::null());
-        let output = command.output().context("starting Python failed")?;
-        if !output.status.success() {
-            let errors = String::from_utf8_lossy(&output.stderr);
-            bail!("{}", errors.lines().last().unwrap_or("it failed without a word"));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        command.arg("-c").arg(SCRIPT).arg(what).arg(folder);
+        Ok(child::run(bench, &mut command)?.output)
     }
 }

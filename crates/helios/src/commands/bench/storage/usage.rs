@@ -45,17 +45,30 @@ fn since(began: Instant) -> Duration {
 
 /// User and system time of this process so far.
 fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat failed")?;
+    cpu_seconds_of(std::process::id()).context("/proc has no times of this process")
+}
+
+/// User and system time of a process so far; `None` if it has gone.
+pub(super) fn cpu_seconds_of(process: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Fields count from 1 and the second may hold spaces: 14 and 15 are user and system ticks.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let (_, fields) = stat.rsplit_once(')')?;
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>();
-    Ok(ticks.context("/proc/self/stat has no times")? / TICKS)
+    Some(ticks.ok()? / TICKS)
+}
+
+/// Most memory of a process that was resident at a time; `None` if it has gone.
+pub(super) fn memory_bytes_max_of(process: u32) -> Option<u64> {
+    status_bytes(process, "VmHWM:")
 }
 
 /// Bytes of memory that belong to this process alone and came from no file.
 pub(super) fn anonymous_bytes() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status failed")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.context("/proc/self/status has no RssAnon")? * 1024)
+    status_bytes(std::process::id(), "RssAnon:").context("/proc/self/status has no RssAnon")
+}
+
+fn status_bytes(process: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
