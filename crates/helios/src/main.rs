@@ -101,6 +101,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => commands::convert(&config, args).await,
         Command::Push(args) => commands::push(&config, args).await,
         Command::Dedup(args) => commands::dedup(&config, args).await,
+        Command::Warm(args) => commands::warm(&config, args).await,
         Command::Gc(args) => commands::gc(&config, args).await,
         Command::Tiers(args) => commands::tiers(&config, args).await,
         Command::Config(command) => commands::config(command, &config, &figment),

@@ -50,6 +50,7 @@ pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig>
         members_rebuild,
         tiers: config.store.tier_directories(config.store_dir()?)?,
         deduplicate: config.store.deduplicate,
+        prefetch: config.store.prefetch.into(),
         scrub: ScrubConfig {
             bytes_per_second: config.store.scrub.mb_per_second.saturating_mul(1_000_000),
             period: Duration::from_secs(config.store.scrub.period_days.saturating_mul(24 * 3600)),

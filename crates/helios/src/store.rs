@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use helios_registry::{
     ArchiveReport, ArchiveSource, ByteStream, DedupReport, GcReport, MemoryProfile, ModelSummary, Progress,
-    PushReport, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry,
+    PushReport, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry, WarmLevel, WarmRecord,
 };
 use helios_storage::tiers::TierReport;
 use helios_types::{Digest, ModelRef};
@@ -143,6 +143,34 @@ impl Store {
         match self {
             Self::Server(client) => client.tiers().await,
             Self::Here(registry) => registry.tiers().await,
+        }
+    }
+
+    /// Which models are near, and why.
+    pub(crate) async fn warm(&self) -> Result<Vec<WarmRecord>, RegistryError> {
+        match self {
+            Self::Server(client) => client.warm(None).await,
+            Self::Here(registry) => registry.warm(None).await,
+        }
+    }
+
+    /// Keeps a model near.
+    pub(crate) async fn keep_warm(
+        &self,
+        model: &ModelRef,
+        level: WarmLevel,
+    ) -> Result<Vec<WarmRecord>, RegistryError> {
+        match self {
+            Self::Server(client) => client.keep_warm(model, level).await,
+            Self::Here(registry) => registry.keep_warm(model, level).await,
+        }
+    }
+
+    /// Keeps a model near no more.
+    pub(crate) async fn keep_warm_no_more(&self, model: &ModelRef) -> Result<(), RegistryError> {
+        match self {
+            Self::Server(client) => client.keep_warm_no_more(model).await,
+            Self::Here(registry) => registry.keep_warm_no_more(model).await,
         }
     }
 

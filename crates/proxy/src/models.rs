@@ -35,6 +35,10 @@ pub trait Models: Send + Sync {
     /// The text files of one version, verified against their digests.
     fn text_files(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<TextFiles, ApiError>>;
 
+    /// Takes note that `model` was asked for, whether or not anybody serves it: what a store keeps near follows from it.
+    /// Called once for each request; never blocks, may forget.
+    fn asked_for(&self, model: &ModelRef);
+
     /// What one version needs of memory.
     fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>>;
 }

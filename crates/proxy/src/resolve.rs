@@ -14,19 +14,37 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Names less alike than this are not suggested; `smollm` and `smollm2:135m-instruct` have 0.83.
 const LIKENESS_MIN: f64 = 0.75;
 
+/// As [`resolve`], for a request that wants an answer of the model: the store learns what is asked for.
+///
+/// # Errors
+/// As there.
+pub(crate) async fn resolve_for_use(proxy: &Inner, name: &str) -> Result<ResolvedModel, ApiError> {
+    let meaning = meaning(proxy, name).await?;
+    proxy.models.asked_for(&meaning.reference);
+    served_by_one(proxy, meaning)
+}
+
 /// The version that `name` means, which at least one ready worker serves.
 ///
 /// # Errors
 /// `ModelNotFound` with a suggestion; `Unavailable` for a model that exists but that no worker is ready for.
 pub(crate) async fn resolve(proxy: &Inner, name: &str) -> Result<ResolvedModel, ApiError> {
+    served_by_one(proxy, meaning(proxy, name).await?)
+}
+
+/// The version that `name` means, to ready workers if they agree, else to the store.
+async fn meaning(proxy: &Inner, name: &str) -> Result<ResolvedModel, ApiError> {
     if let Some(resolved) = served_as(proxy, name) {
         return Ok(resolved);
     }
-    let resolved = match proxy.models.resolve(name).await {
-        Ok(resolved) => resolved,
-        Err(error) if error.code == ErrorCode::ModelNotFound => return Err(not_found(name, &served(proxy))),
-        Err(error) => return Err(error),
-    };
+    match proxy.models.resolve(name).await {
+        Err(error) if error.code == ErrorCode::ModelNotFound => Err(not_found(name, &served(proxy))),
+        resolved => resolved,
+    }
+}
+
+/// The version, if a ready worker serves it.
+fn served_by_one(proxy: &Inner, resolved: ResolvedModel) -> Result<ResolvedModel, ApiError> {
     let workers = proxy.fleet.workers();
     let serves = |digest: Digest| {
         workers.iter().any(|worker| worker.member.manifest_digest == digest && worker.is_ready())

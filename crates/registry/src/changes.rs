@@ -37,7 +37,7 @@ impl Registry {
         source: String,
     ) -> Result<Resolved, RegistryError> {
         names::check_new(&reference)?;
-        self.change(move |registry| {
+        let resolved = self.change(move |registry| {
             let history = wait(registry.metadata().history(&reference))?;
             if history.last().is_none_or(|last| last.digest != digest) {
                 let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
@@ -45,8 +45,10 @@ impl Registry {
             }
             registry.note_elsewhere(&manifest, &source, false);
             Ok(Resolved { reference, digest, manifest })
-        })
-        .await
+        });
+        let resolved = resolved.await?;
+        self.note_deployed(&resolved.reference).await?;
+        Ok(resolved)
     }
 
     /// Makes a history durable.

@@ -22,13 +22,13 @@ use crate::fetch::{authorization, causes};
 use crate::http::ROUTE_PREFIX;
 use crate::http::wire::{
     ErrorBody, Model, ModelQuery, Models, Nothing, Pointer, PullBody, PullLine, RenewBody, RollbackBody,
-    TagBody, TierList,
+    TagBody, TierList, UsesBody, Warm, WarmBody,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{Answer, Origin, SourceKind, fetch_blob, range_header};
 use crate::{
-    GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, Progress, PushReport, RegistryError,
-    Resolved, Secret, TagEntry, WorkerLease, registry, via,
+    GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, ModelUse, Progress, PushReport,
+    RegistryError, Resolved, Secret, TagEntry, WarmLevel, WarmRecord, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -286,6 +286,48 @@ impl RegistryClient {
     /// Tells the tracker there which blobs a node has.
     pub(crate) async fn announce(&self, holdings: &Holdings) -> Result<(), RegistryError> {
         self.json::<Nothing>(self.with_body(Method::PUT, &["holdings"], holdings)).await.map(drop)
+    }
+
+    /// Reports how often models were asked for; see [`Registry::note_uses`](crate::Registry::note_uses).
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn note_uses(&self, uses: Vec<ModelUse>) -> Result<(), RegistryError> {
+        self.json::<Nothing>(self.with_body(Method::POST, &["uses"], &UsesBody { uses })).await.map(drop)
+    }
+
+    /// Which models should be where, which are, and why; see [`Registry::warm`](crate::Registry::warm).
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn warm(&self, model: Option<&ModelRef>) -> Result<Vec<WarmRecord>, RegistryError> {
+        let model = model.map(ModelRef::to_string);
+        let query: Vec<(&str, &str)> = model.iter().map(|model| ("model", model.as_str())).collect();
+        let answer: Warm = self.json(self.client.get(self.url(&["warm"], &query))).await?;
+        Ok(answer.records)
+    }
+
+    /// Has it keep a model near; see [`Registry::keep_warm`](crate::Registry::keep_warm).
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn keep_warm(
+        &self,
+        model: &ModelRef,
+        level: WarmLevel,
+    ) -> Result<Vec<WarmRecord>, RegistryError> {
+        let body = WarmBody { model: model.clone(), level };
+        let answer: Warm = self.json(self.with_body(Method::PUT, &["warm"], &body)).await?;
+        Ok(answer.records)
+    }
+
+    /// Has it keep a model no more.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn keep_warm_no_more(&self, model: &ModelRef) -> Result<(), RegistryError> {
+        let url = self.url(&["warm"], &[("model", &model.to_string())]);
+        self.json::<Nothing>(self.client.delete(url)).await.map(drop)
     }
 
     /// Begins or renews a lease.

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use helios_runtime::Clock;
 use helios_storage::DedupLimits;
 use helios_storage::tiers::TierDirectory;
 
 use crate::metadata::{Metadata, MetadataError, SqlMetadata};
-use crate::{ScrubConfig, Secret};
+use crate::{PrefetchConfig, ScrubConfig, Secret};
 
 /// Settings of a [`Registry`](crate::Registry).
 #[derive(Clone, Debug)]
@@ -36,6 +38,30 @@ pub struct RegistryConfig {
     pub scrub: ScrubConfig,
     /// The directories of the store beside its own; its own is the first, without a budget, unless it is among them.
     pub tiers: Vec<TierDirectory>,
+    /// How much is fetched before it is asked for.
+    pub prefetch: PrefetchConfig,
+    /// The time that the demand for models goes by.
+    pub wall_clock: WallClock,
+}
+
+/// The time of the day, by which demand comes and goes.
+#[derive(Clone, Debug, Default)]
+pub enum WallClock {
+    /// The machine's.
+    #[default]
+    System,
+    /// Milliseconds since 1970 as somebody sets them: days pass in moments.
+    Simulated(Arc<AtomicU64>),
+}
+
+impl WallClock {
+    /// Milliseconds since 1970.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        match self {
+            Self::System => Clock.unix_ms(),
+            Self::Simulated(now_ms) => now_ms.load(Ordering::SeqCst),
+        }
+    }
 }
 
 /// The registries that this one works with.
@@ -150,6 +176,8 @@ impl Default for RegistryConfig {
             derived_bytes_max: 64 << 30,
             scrub: ScrubConfig::default(),
             tiers: Vec::new(),
+            prefetch: PrefetchConfig::default(),
+            wall_clock: WallClock::default(),
         }
     }
 }

@@ -35,7 +35,8 @@ impl Elsewhere {
         self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
     }
 
-    fn has(&self, digest: &Digest) -> bool {
+    /// Whether a blob is among them.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
         self.weights.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 }
@@ -105,7 +106,8 @@ impl Registry {
         bytes.map(|bytes| parse_manifest(digest, &bytes)).transpose()
     }
 
-    async fn look_elsewhere_once(&self) {
+    /// Finds that out, the first time.
+    pub(crate) async fn look_elsewhere_once(&self) {
         if let Err(error) = self.elsewhere().looked.get_or_try_init(|| self.look_elsewhere()).await {
             tracing::warn!(%error, "what could be fetched again is not known; nothing leaves that has no other copy");
         }

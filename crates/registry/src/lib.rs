@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod archive;
 mod blocking;
 pub mod catalogue;
@@ -16,6 +17,7 @@ mod config;
 mod content;
 mod convert;
 mod dedup;
+mod demand;
 mod elsewhere;
 mod error;
 mod fetch;
@@ -36,6 +38,7 @@ mod model_store;
 mod names;
 mod object;
 pub mod oci;
+mod pace;
 mod pins;
 pub mod prefetch;
 pub mod profile;
@@ -62,16 +65,19 @@ mod upstream;
 mod url_path;
 mod versions;
 mod via;
+mod warm;
 
+pub use ahead::{PrefetchConfig, PrefetchReport};
 pub use archive::{
     Archive, ArchiveImport, ArchiveReport, ArchiveSource, ArchivedModel, ByteStream, ImportEvent, Opened,
     SaveReport,
 };
 pub use catalogue::{CATALOGUE, CatalogueModel};
 pub use client::{RegistryClient, RemoteModel};
-pub use config::{FetchConfig, FleetConfig, MetadataConfig, ObjectOptions, RegistryConfig};
+pub use config::{FetchConfig, FleetConfig, MetadataConfig, ObjectOptions, RegistryConfig, WallClock};
 pub use content::Content;
 pub use dedup::DedupReport;
+pub use demand::{ModelUse, USES_MAX, recorded_trace};
 pub use error::RegistryError;
 pub use gc::GcReport;
 pub use lineage::{BaseModel, Conversion, Lineage, Relation};
@@ -92,3 +98,4 @@ pub use source::Source;
 pub use swarm::SharedCache;
 pub use tags::TagEntry;
 pub use upstream::PushReport;
+pub use warm::{Forecast, WARM_MAX, WarmLevel, WarmPlace, WarmReason, WarmRecord};

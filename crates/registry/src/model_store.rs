@@ -9,8 +9,8 @@ use helios_types::{Digest, ModelRef};
 use crate::blocking::blocking;
 use crate::swarm::SharedCache;
 use crate::{
-    FileEntry, FleetConfig, Manifest, MemoryProfile, ModelSummary, Registry, RegistryClient, RegistryError,
-    Resolved, Role, Secret,
+    FileEntry, FleetConfig, Manifest, MemoryProfile, ModelSummary, ModelUse, Registry, RegistryClient,
+    RegistryError, Resolved, Role, Secret,
 };
 
 /// A registry in this process or elsewhere. Cheap to clone.
@@ -116,6 +116,17 @@ impl ModelStore {
         match self {
             Self::Local(registry) => registry.profile(&*registry.manifest(digest).await?).await,
             Self::Remote(store) => store.client.profile(digest).await,
+        }
+    }
+
+    /// Reports how often models were asked for.
+    ///
+    /// # Errors
+    /// As [`Registry::note_uses`]; what the registry elsewhere says.
+    pub async fn note_uses(&self, uses: Vec<ModelUse>) -> Result<(), RegistryError> {
+        match self {
+            Self::Local(registry) => registry.note_uses(&uses).await,
+            Self::Remote(store) => store.client.note_uses(uses).await,
         }
     }
 

@@ -14,6 +14,7 @@ use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
+use crate::demand::Demand;
 use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
@@ -59,6 +60,7 @@ pub struct Registry {
     id: String,
     upstreams: Vec<Arc<dyn Upstream>>,
     swarm: Swarm,
+    demand: Demand,
     _lock: DirLock,
 }
 
@@ -146,6 +148,8 @@ impl Registry {
         });
         let registry = opened.await?;
         registry.blobs.set_keeper(Arc::new(StoreKeeper::new(Arc::downgrade(&registry))));
+        registry.blobs.set_predictor(registry.demand.predictor());
+        registry.take_up_pins().await?;
         let mover = Mover::start(&registry.blobs)?;
         registry.mover.get_or_init(|| mover);
         Ok(registry)
@@ -178,6 +182,7 @@ impl Registry {
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             turns: Turns::default(),
+            demand: Demand::new(&config),
             config,
             dir: ground.dir,
             _lock: ground.lock,
@@ -456,6 +461,10 @@ impl Registry {
 
     pub(crate) fn swarm(&self) -> &Swarm {
         &self.swarm
+    }
+
+    pub(crate) fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     pub(crate) fn turns(&self) -> &Turns {

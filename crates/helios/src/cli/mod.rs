@@ -12,7 +12,7 @@ pub(crate) use serve::{
 };
 pub(crate) use store::{
     ConvertArgs, DedupArgs, ExportArgs, GcArgs, HistoryArgs, ImportArgs, ListArgs, PullArgs, PushArgs,
-    RmArgs, RollbackArgs, ShowArgs, TagArgs, TiersArgs,
+    RmArgs, RollbackArgs, ShowArgs, TagArgs, TiersArgs, WarmArgs,
 };
 
 /// Serves large language models on hardware you own.
@@ -96,6 +96,11 @@ pub(crate) enum Command {
     /// `store.budget` bounds the store's own directory, `store.tiers` adds more: memory, NVMe, SSD. Blobs move between them
     /// by use.
     Tiers(TiersArgs),
+    /// Keep models near, and show which are near, how near, and why
+    ///
+    /// `helios warm MODEL` has a model fetched if it is not here, and kept, whatever else needs room, until `--off`.
+    /// Without a model it lists those that are kept, were asked for, or are held by workers, and what is expected of them.
+    Warm(WarmArgs),
     /// Check, explain or describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -179,8 +184,8 @@ pub(crate) enum BenchCommand {
     Storage(BenchStorageArgs),
     /// Hit rate and seconds saved by predictive prefetch
     ///
-    /// Replays generated traces of two weeks against LRU, the same policy without prefetch, and an oracle that knows
-    /// the future. Nothing is loaded; takes seconds.
+    /// Replays generated traces of two weeks, or what was asked for here, against LRU, the same policy without prefetch,
+    /// and an oracle that knows the future. Nothing is loaded; takes seconds.
     Prefetch(BenchPrefetchArgs),
 }
 
@@ -256,6 +261,9 @@ pub(crate) struct BenchPrefetchArgs {
     /// Memory of the tier, as a percentage of the bytes of all models
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) budget: u64,
+    /// Replay a recorded history instead: the `history.json` of a store's folder
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    pub(crate) history: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

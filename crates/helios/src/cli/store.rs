@@ -1,6 +1,7 @@
 //! Arguments of the verbs of the model store.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use helios_registry::WarmLevel;
 
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
@@ -133,4 +134,40 @@ pub(crate) struct GcArgs {
     /// One JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WarmArgs {
+    /// The model to keep near [default: show what is near]
+    pub(crate) model: Option<String>,
+    /// How near
+    #[arg(long, value_enum, default_value_t = NearAs::Disk, requires = "model")]
+    pub(crate) level: NearAs,
+    /// Do not keep it any more; it leaves when its room is needed
+    #[arg(long, requires = "model", conflicts_with = "level")]
+    pub(crate) off: bool,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// [`WarmLevel`] as a flag.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NearAs {
+    /// All its files on the fastest disk
+    Disk,
+    /// Its files in a memory tier, where there is one, and on a disk
+    Memory,
+    /// As `memory`, and loaded by a worker: the record says so to whoever starts workers
+    Loaded,
+}
+
+impl From<NearAs> for WarmLevel {
+    fn from(level: NearAs) -> Self {
+        match level {
+            NearAs::Disk => Self::Disk,
+            NearAs::Memory => Self::Memory,
+            NearAs::Loaded => Self::Loaded,
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let routes = guarded(mounts(&registry), &guard_rules(config, &part));
     let tasks = Tasks::new(interrupt.shutdown().child());
     registry.keep_scrubbed(&tasks, Arc::new(FromSource));
+    registry.keep_prefetched(&tasks);
     announce(address);
     let shutdown = interrupt.shutdown().clone();
     let served =
@@ -52,11 +53,13 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
         registry.announce(interrupt.shutdown()).await;
         std::future::pending::<()>().await
     };
-    tokio::select! {
+    let outcome = tokio::select! {
         served = served => served.context("the registry's listener failed"),
         () = ended => Ok(()),
         () = announced => Ok(()),
-    }
+    };
+    tasks.stop(config.worker.grace()).await;
+    outcome
 }
 
 /// The guard's rules for a listener whose callers bring the cluster token instead of a client's key; it opens everything.
@@ -165,7 +168,7 @@ pub(crate) async fn proxy(config: &Config, args: &ProxyArgs) -> anyhow::Result<(
     let tasks = Tasks::new(Shutdown::default());
     let parts = Parts {
         config: config.proxy.clone(),
-        models: Arc::new(StoreTexts::new(store)),
+        models: Arc::new(StoreTexts::new(store, &tasks)),
         discovery: Arc::new(RegistryFleet::new(registry, args.part.cluster_token.clone())),
         metrics,
         mounts: Vec::new(),

@@ -13,6 +13,7 @@ mod serve;
 mod show;
 mod store;
 mod tiers;
+mod warm;
 
 pub(crate) use archive::{export, import};
 pub(crate) use bench::{bench_engine, bench_prefetch, bench_storage};
@@ -26,3 +27,4 @@ pub(crate) use serve::serve;
 pub(crate) use show::show;
 pub(crate) use store::{convert, dedup, gc, history, list, pull, push, rm, rollback, tag};
 pub(crate) use tiers::tiers;
+pub(crate) use warm::warm;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use helios_proxy::ProxyConfig;
-use helios_registry::ScrubConfig;
+use helios_registry::{PrefetchConfig, ScrubConfig};
 use helios_types::ModelRef;
 use helios_worker::WorkerConfig;
 use schemars::JsonSchema;
@@ -26,6 +26,10 @@ pub(crate) use size::{parse_size, show_size};
 pub(crate) use tiers::TierSettings;
 
 use crate::environment;
+
+/// Models that may be fetched ahead at a time.
+const MODELS_AT_A_TIME_MAX: usize = 64;
+const MEGABYTE: u64 = 1_000_000;
 
 /// The model that is served when none is named.
 const DEFAULT_MODEL: &str = "smollm2:135m-instruct";
@@ -111,6 +115,8 @@ pub(crate) struct StoreConfig {
     pub(crate) deduplicate: bool,
     /// How the store is read again to find what the disk has damaged.
     pub(crate) scrub: ScrubSettings,
+    /// What is fetched before it is asked for.
+    pub(crate) prefetch: PrefetchSettings,
 }
 
 /// How the store is read again to find what the disk has damaged.
@@ -127,6 +133,40 @@ impl Default for ScrubSettings {
     fn default() -> Self {
         let ScrubConfig { bytes_per_second, period } = ScrubConfig::default();
         Self { mb_per_second: bytes_per_second / 1_000_000, period_days: period.as_secs() / (24 * 3600) }
+    }
+}
+
+/// What is fetched before it is asked for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PrefetchSettings {
+    /// Whether models that are likely to be asked for are fetched ahead. Those that `helios warm` names are, in any case.
+    pub(crate) enabled: bool,
+    /// Megabytes that may be fetched in vain each hour, beside 3 % of what is fetched because somebody asked.
+    pub(crate) mb_per_hour: u64,
+    /// Models fetched ahead at a time.
+    pub(crate) models_at_a_time: usize,
+    /// Megabytes fetched ahead in a second, all together; 0: as fast as they come.
+    pub(crate) mb_per_second: u64,
+}
+
+impl Default for PrefetchSettings {
+    fn default() -> Self {
+        let PrefetchConfig { enabled, bytes_per_hour, models_at_a_time, bytes_per_second } =
+            PrefetchConfig::default();
+        let (mb_per_hour, mb_per_second) = (bytes_per_hour / MEGABYTE, bytes_per_second / MEGABYTE);
+        Self { enabled, mb_per_hour, models_at_a_time, mb_per_second }
+    }
+}
+
+impl From<PrefetchSettings> for PrefetchConfig {
+    fn from(settings: PrefetchSettings) -> Self {
+        Self {
+            enabled: settings.enabled,
+            bytes_per_hour: settings.mb_per_hour.saturating_mul(MEGABYTE),
+            models_at_a_time: settings.models_at_a_time,
+            bytes_per_second: settings.mb_per_second.saturating_mul(MEGABYTE),
+        }
     }
 }
 
@@ -205,6 +245,14 @@ impl Config {
             if !model.contains("://") && !crate::models::is_source(model) {
                 model.parse::<ModelRef>().map_err(|error| value(format!("serve.models: {error}")))?;
             }
+        }
+        let at_a_time = self.store.prefetch.models_at_a_time;
+        if !(1..=MODELS_AT_A_TIME_MAX).contains(&at_a_time) {
+            let most = MODELS_AT_A_TIME_MAX;
+            return Err(value(format!(
+                "store.prefetch.models_at_a_time: expected 1 to {most}, not {at_a_time}; to fetch nothing ahead, set \
+                 store.prefetch.enabled = false"
+            )));
         }
         for address in self.store.parent.iter().chain(&self.store.peers).chain(&self.store.advertise) {
             if !address.starts_with("http://") && !address.starts_with("https://") {

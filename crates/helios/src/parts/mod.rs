@@ -7,6 +7,7 @@ mod mounts;
 mod neighbours;
 mod platform;
 mod texts;
+mod uses;
 
 pub(crate) use fleet::RegistryFleet;
 pub(crate) use listen::{Interrupt, announce, check_internal};

@@ -50,10 +50,11 @@ impl Platform {
         }
         let tasks = Tasks::new(Shutdown::default());
         registry.keep_scrubbed(&tasks, Arc::new(FromSource));
+        registry.keep_prefetched(&tasks);
         let members = resolved.iter().zip(&hosts).map(|(model, served)| member(model, served)).collect();
         let parts = Parts {
             config: ProxyConfig { models: references(&resolved), ..config.proxy.clone() },
-            models: Arc::new(StoreTexts::new(store)),
+            models: Arc::new(StoreTexts::new(store, &tasks)),
             discovery: Arc::new(InProcess::new(members)),
             metrics,
             mounts: mounts(&registry),

@@ -12,8 +12,10 @@ use futures::future::BoxFuture;
 use helios_api::ApiError;
 use helios_proxy::{Models, ResolvedModel, TextFiles};
 use helios_registry::{Manifest, MemoryProfile, ModelStore, RegistryError, Resolved, Role};
-use helios_runtime::{Clock, Instant};
+use helios_runtime::{Clock, Instant, Tasks};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
+
+use super::uses::Uses;
 
 /// How long a name's meaning is taken for granted: a tag that moves is noticed this late.
 const FRESH: Duration = Duration::from_secs(1);
@@ -23,6 +25,7 @@ pub(crate) struct StoreTexts {
     store: ModelStore,
     /// What names last meant. Bounded by the store's own tags: names that mean nothing are not kept.
     meanings: Mutex<HashMap<ModelRef, Meaning>>,
+    uses: Arc<Uses>,
 }
 
 /// What a name meant, and when that was learned.
@@ -33,8 +36,11 @@ struct Meaning {
 }
 
 impl StoreTexts {
-    pub(crate) fn new(store: ModelStore) -> Self {
-        Self { store, meanings: Mutex::default() }
+    /// What is asked for is reported to the store's registry until `tasks` stop.
+    pub(crate) fn new(store: ModelStore, tasks: &Tasks) -> Self {
+        let uses: Arc<Uses> = Arc::default();
+        uses.keep_reported(store.clone(), tasks);
+        Self { store, meanings: Mutex::default(), uses }
     }
 
     async fn look_up(&self, name: &str) -> Result<ResolvedModel, ApiError> {
@@ -107,6 +113,10 @@ impl Models for StoreTexts {
 
     fn text_files(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<TextFiles, ApiError>> {
         async move { self.read(manifest_digest).await.map_err(api_error) }.boxed()
+    }
+
+    fn asked_for(&self, model: &ModelRef) {
+        self.uses.note(model);
     }
 
     fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {

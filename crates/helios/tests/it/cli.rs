@@ -120,7 +120,7 @@ fn refusals_name_the_cause_and_the_next_step() {
 #[test]
 fn help_teaches_every_command() {
     let store = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 30] = [
         &[],
         &["serve"],
         &["run"],
@@ -137,6 +137,7 @@ fn help_teaches_every_command() {
         &["convert"],
         &["dedup"],
         &["gc"],
+        &["warm"],
         &["config"],
         &["config", "explain"],
         &["bench"],

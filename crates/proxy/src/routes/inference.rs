@@ -15,7 +15,7 @@ use crate::dispatch::{Opened, dispatch};
 use crate::prepare::{Prepared, prepare};
 use crate::proxy::Inner;
 use crate::record::Record;
-use crate::resolve::resolve;
+use crate::resolve::resolve_for_use;
 use crate::token_stream::Limits;
 use crate::{body, reply, request_id};
 
@@ -67,7 +67,7 @@ async fn open(
     record: &mut Record,
 ) -> Result<(Prepared, Opened), ApiError> {
     record.asked_for(&request.model);
-    let model = resolve(proxy, &request.model).await?;
+    let model = resolve_for_use(proxy, &request.model).await?;
     record.resolved(model.reference.to_string());
     let prepared = prepare(proxy, model.manifest_digest, id, request).await?;
     let limits = Limits {

@@ -153,4 +153,9 @@ async fn names_resolve_and_strangers_get_a_suggestion() {
     let response = server.post("/v1/completions", &body).send().await.expect("a response");
     assert_eq!(response.status(), 503, "known, but nobody serves it");
     assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(
+        server.asked(),
+        ["bytes:tiny", "asleep:latest"],
+        "the store learns what is asked for: what means something, served or not"
+    );
 }

@@ -172,7 +172,11 @@ impl Worker for FakeWorker {
 }
 
 /// A store that knows [`MODEL`], `asleep:latest` (which nobody serves) and their text files.
-struct FakeModels;
+#[derive(Default)]
+struct FakeModels {
+    /// What was asked for, in order.
+    asked: Mutex<Vec<ModelRef>>,
+}
 
 impl Models for FakeModels {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedModel, ApiError>> {
@@ -197,6 +201,10 @@ impl Models for FakeModels {
             chat_template: Some(chat_template.to_owned()),
         };
         async { Ok(files) }.boxed()
+    }
+
+    fn asked_for(&self, model: &ModelRef) {
+        self.asked.lock().expect("no panic").push(model.clone());
     }
 
     fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {
@@ -247,6 +255,7 @@ pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) client: reqwest::Client,
     pub(crate) members: Arc<FakeDiscovery>,
+    models: Arc<FakeModels>,
     tasks: Tasks,
 }
 
@@ -267,9 +276,10 @@ pub(crate) async fn start(config: ProxyConfig, members: Vec<Member>, mounts: Vec
     config.validate(address).expect("a valid configuration");
     let tasks = Tasks::new(Shutdown::default());
     let discovery = Arc::new(FakeDiscovery(watch::Sender::new(members)));
+    let models = Arc::new(FakeModels::default());
     let parts = Parts {
         config,
-        models: Arc::new(FakeModels),
+        models: models.clone(),
         discovery: discovery.clone(),
         metrics: metrics.clone(),
         mounts,
@@ -278,7 +288,7 @@ pub(crate) async fn start(config: ProxyConfig, members: Vec<Member>, mounts: Vec
     let owner = tasks.clone();
     tokio::spawn(async move { proxy.serve(listener, &owner).await });
     let client = reqwest::Client::new();
-    Server { url: format!("http://{address}"), client, members: discovery, tasks }
+    Server { url: format!("http://{address}"), client, members: discovery, models, tasks }
 }
 
 /// A proxy before one worker that is ready.
@@ -316,6 +326,11 @@ impl Server {
         let text = response.text().await.expect("a whole stream");
         let events = text.split_terminator("\n\n");
         events.map(|event| event.strip_prefix("data: ").expect("a data line").to_owned()).collect()
+    }
+
+    /// What the store was told of models asked for, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.models.asked.lock().expect("no panic").iter().map(ToString::to_string).collect()
     }
 
     /// Waits until `/ready` says so, or the contrary.

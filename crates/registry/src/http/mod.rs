@@ -16,6 +16,8 @@
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 2 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
 //! | `GET profiles/DIGEST` | the memory profile of a manifest, with its details |
+//! | `POST uses` | how often which models were asked for, from proxies |
+//! | `GET warm` · `PUT warm` · `DELETE warm?model=NAME` | which models are near and why · keeps one · lets it go |
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
 //! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |
 //!
@@ -29,6 +31,7 @@ mod models;
 mod profiles;
 pub(crate) mod ranged;
 mod swarm;
+mod warm;
 pub(crate) mod wire;
 mod workers;
 
@@ -108,6 +111,8 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/swarms/{digest}", post(swarm::ask))
         .route("/holdings", put(swarm::hold))
         .route("/profiles/{digest}", get(profiles::profile))
+        .route("/uses", post(warm::note_uses))
+        .route("/warm", get(warm::list).put(warm::keep).delete(warm::let_go))
         .route("/workers", get(workers::list))
         .route("/workers/{id}", put(workers::renew).delete(workers::leave))
         .route("/{*rest}", any(answer::no_such_route))

@@ -6,7 +6,10 @@ use helios_storage::tiers::TierReport;
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveReport, Manifest, ModelSummary, Progress, RegistryError, TagEntry, WorkerLease};
+use crate::{
+    ArchiveReport, Manifest, ModelSummary, ModelUse, Progress, RegistryError, TagEntry, WarmLevel,
+    WarmRecord, WorkerLease,
+};
 
 /// Answer to `GET models`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,6 +115,34 @@ pub(crate) struct WorkersQuery {
     /// At most this long.
     #[serde(default)]
     pub(crate) wait_ms: u64,
+}
+
+/// Body of `POST uses`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsesBody {
+    pub(crate) uses: Vec<ModelUse>,
+}
+
+/// Query of `GET warm`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WarmQuery {
+    /// Only this one.
+    pub(crate) model: Option<ModelRef>,
+}
+
+/// Body of `PUT warm`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WarmBody {
+    pub(crate) model: ModelRef,
+    pub(crate) level: WarmLevel,
+}
+
+/// Answer to `GET warm` and `PUT warm`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Warm {
+    pub(crate) records: Vec<WarmRecord>,
 }
 
 /// Body of an error.

@@ -1,9 +1,12 @@
 //! The views of the history that a [`Predictor`](super::Predictor) mixes: each a distribution over the next request.
 
-use super::{Event, EventKind, ModelIndex};
+use super::{Event, EventKind, ModelIndex, View};
 
 /// One view.
 pub(super) trait Expert: std::fmt::Debug + Send {
+    /// Which one.
+    fn view(&self) -> View;
+
     /// Takes note of an event.
     fn observe(&mut self, event: &Event);
 
@@ -14,8 +17,8 @@ pub(super) trait Expert: std::fmt::Debug + Send {
 /// Every view, with the parameters that were tuned on traces of other seeds than those reported.
 pub(super) fn all() -> Vec<Box<dyn Expert>> {
     vec![
-        Box::new(Frequency::new(60.0)),
-        Box::new(Frequency::new(1500.0)),
+        Box::new(Frequency::new(View::OftenLately, 60.0)),
+        Box::new(Frequency::new(View::Often, 1500.0)),
         Box::new(Recency::default()),
         Box::new(TimeOfDay::default()),
         Box::new(Follows::default()),
@@ -34,6 +37,7 @@ fn slot<T: Default + Clone>(list: &mut Vec<T>, index: usize) -> &mut T {
 /// How often, where a request counts half as much after as many others.
 #[derive(Debug)]
 struct Frequency {
+    view: View,
     counts: Vec<f64>,
     /// What the next request counts: older ones stay as they are while this grows.
     unit: f64,
@@ -41,12 +45,16 @@ struct Frequency {
 }
 
 impl Frequency {
-    fn new(half_life_requests: f64) -> Self {
-        Self { counts: Vec::new(), unit: 1.0, growth: 0.5_f64.powf(-1.0 / half_life_requests) }
+    fn new(view: View, half_life_requests: f64) -> Self {
+        Self { view, counts: Vec::new(), unit: 1.0, growth: 0.5_f64.powf(-1.0 / half_life_requests) }
     }
 }
 
 impl Expert for Frequency {
+    fn view(&self) -> View {
+        self.view
+    }
+
     fn observe(&mut self, event: &Event) {
         const UNIT_MAX: f64 = 1e12;
         if event.kind != EventKind::Request {
@@ -75,6 +83,10 @@ struct Recency {
 }
 
 impl Expert for Recency {
+    fn view(&self) -> View {
+        View::Recently
+    }
+
     fn observe(&mut self, event: &Event) {
         if event.kind == EventKind::Request {
             self.requests += 1;
@@ -113,6 +125,10 @@ impl TimeOfDay {
 }
 
 impl Expert for TimeOfDay {
+    fn view(&self) -> View {
+        View::TimeOfDay
+    }
+
     fn observe(&mut self, event: &Event) {
         if event.kind != EventKind::Request {
             return;
@@ -172,6 +188,10 @@ impl Follows {
 }
 
 impl Expert for Follows {
+    fn view(&self) -> View {
+        View::Follows
+    }
+
     fn observe(&mut self, event: &Event) {
         if event.kind != EventKind::Request {
             return;
@@ -206,6 +226,10 @@ impl Deployed {
 }
 
 impl Expert for Deployed {
+    fn view(&self) -> View {
+        View::Deployed
+    }
+
     fn observe(&mut self, event: &Event) {
         self.waiting.retain(|(model, at)| *model != event.model && event.at - at < Self::MEMORY_SECONDS);
         if event.kind == EventKind::Deploy && self.waiting.len() < Self::WAITING_MAX {

@@ -19,7 +19,17 @@ impl Gate {
 
     /// `bytes` were fetched on demand; the allowance never exceeds `allowance_max`.
     pub fn demanded(&mut self, bytes: u64, allowance_max: u64) {
-        let earned = self.allowance_bytes + Self::EARNED * bytes as f64;
+        self.granted((Self::EARNED * bytes as f64) as u64, allowance_max);
+    }
+
+    /// An allowance kept from before.
+    pub fn kept(allowance_bytes: u64) -> Self {
+        Self { allowance_bytes: allowance_bytes as f64, ..Self::default() }
+    }
+
+    /// `bytes` are granted beside what is earned; the allowance never exceeds `allowance_max` by it.
+    pub fn granted(&mut self, bytes: u64, allowance_max: u64) {
+        let earned = self.allowance_bytes + bytes as f64;
         self.allowance_bytes = earned.min(allowance_max as f64).max(self.allowance_bytes);
     }
 
@@ -31,6 +41,11 @@ impl Gate {
     /// `bytes` are being prefetched.
     pub fn spend(&mut self, bytes: u64) {
         self.allowance_bytes -= bytes as f64;
+    }
+
+    /// `bytes` that were spent were not fetched after all.
+    pub fn unspend(&mut self, bytes: u64) {
+        self.allowance_bytes += bytes as f64;
     }
 
     /// A prefetch of `bytes` was used.
@@ -48,6 +63,11 @@ impl Gate {
     /// Prefetches that were used, and those that were not.
     pub fn outcomes(&self) -> (u64, u64) {
         (self.hits, self.wastes)
+    }
+
+    /// Bytes that may be prefetched now.
+    pub fn allowance_bytes(&self) -> u64 {
+        self.allowance_bytes.max(0.0) as u64
     }
 
     /// Bytes of those that were not.

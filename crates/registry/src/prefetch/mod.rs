@@ -5,6 +5,8 @@
 //! x seconds saved / bytes, and prefetches what has more of it than what would have to leave, within a byte allowance
 //! that only prefetches which were used pay back. [`replay`] runs policies over a trace, [`trace`] makes traces.
 
+use serde::{Deserialize, Serialize};
+
 mod experts;
 mod gate;
 mod policy;
@@ -14,7 +16,7 @@ pub mod replay;
 pub mod trace;
 
 pub use gate::Gate;
-pub use policy::{Policy, PolicyOptions};
+pub use policy::{Policy, PolicyOptions, Tier};
 pub use predictor::Predictor;
 
 /// A model, counted from 0 by whoever keeps the history.
@@ -32,7 +34,7 @@ pub struct Event {
 }
 
 /// What happened to a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// It was asked for.
     Request,
@@ -40,8 +42,46 @@ pub enum EventKind {
     Deploy,
 }
 
+/// What a [`Predictor`] can go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// How often it was asked for among the last requests.
+    OftenLately,
+    /// How often it was asked for since long.
+    Often,
+    /// How many requests ago it was asked for.
+    Recently,
+    /// What is asked for at this time of the day.
+    TimeOfDay,
+    /// What is asked for behind the last model.
+    Follows,
+    /// What was deployed a moment ago.
+    Deployed,
+}
+
+impl View {
+    /// As people are told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OftenLately => "often lately",
+            Self::Often => "often",
+            Self::Recently => "recently",
+            Self::TimeOfDay => "time of day",
+            Self::Follows => "what usually follows",
+            Self::Deployed => "just deployed",
+        }
+    }
+}
+
+impl std::fmt::Display for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What holding a model costs and saves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ModelCost {
     /// Bytes it takes.
     pub bytes: u64,

@@ -23,6 +23,19 @@ impl Default for PolicyOptions {
     }
 }
 
+/// What a decision to prefetch sees of the tier.
+#[derive(Clone, Copy, Debug)]
+pub struct Tier<'a> {
+    /// The time, in seconds as of events.
+    pub at: f64,
+    /// Models that are there and may leave.
+    pub here: &'a [ModelIndex],
+    /// Models that neither leave nor are to be fetched: pinned or in use, on their way, or not to be had.
+    pub fixed: &'a [ModelIndex],
+    /// Bytes that nobody has.
+    pub free: u64,
+}
+
 /// A budget of bytes, the models that share it, and what is expected of them.
 #[derive(Debug)]
 pub struct Policy {
@@ -45,24 +58,45 @@ impl Policy {
         Self { options, predictor: Predictor::default(), gate: Gate::default(), costs, unused, budget_bytes }
     }
 
-    /// Learns from an event. `was_here`: the model was in the tier when it was asked for.
+    /// Learns from an event, whose model is fetched on demand unless it `was_here`.
     pub fn observe(&mut self, event: &Event, was_here: bool) {
-        self.predictor.observe(event);
-        if event.kind == EventKind::Deploy {
-            return;
-        }
-        let bytes = self.costs[event.model].bytes;
-        match self.unused.remove(&event.model) {
-            Some(bytes) => self.gate.used(bytes),
-            None if !was_here => self.gate.demanded(bytes, self.budget_bytes / Self::ALLOWANCE_SHARE),
-            None => {}
+        self.learn(event);
+        if event.kind == EventKind::Request && !self.used(event.model) && !was_here {
+            self.demanded(self.costs[event.model].bytes);
         }
     }
 
-    /// A model left the tier.
-    pub fn evicted(&mut self, model: ModelIndex) {
+    /// Learns from an event and accounts for nothing.
+    pub fn learn(&mut self, event: &Event) {
+        self.predictor.observe(event);
+    }
+
+    /// A model was asked for. Returns whether it was prefetched and this is its first use since.
+    pub fn used(&mut self, model: ModelIndex) -> bool {
+        let Some(bytes) = self.unused.remove(&model) else { return false };
+        self.gate.used(bytes);
+        true
+    }
+
+    /// `bytes` were fetched on demand.
+    pub fn demanded(&mut self, bytes: u64) {
+        self.gate.demanded(bytes, self.budget_bytes / Self::ALLOWANCE_SHARE);
+    }
+
+    /// A model left the tier. Returns the bytes that were prefetched in vain.
+    pub fn evicted(&mut self, model: ModelIndex) -> Option<u64> {
+        let bytes = self.unused.remove(&model)?;
+        self.gate.wasted(bytes);
+        Some(bytes)
+    }
+
+    /// A prefetch failed or was given up with `missing` bytes not fetched: those were not spent.
+    pub fn abandoned(&mut self, model: ModelIndex, missing: u64) {
         if let Some(bytes) = self.unused.remove(&model) {
-            self.gate.wasted(bytes);
+            self.gate.unspend(missing.min(bytes));
+            if missing < bytes {
+                self.gate.wasted(bytes - missing);
+            }
         }
     }
 
@@ -72,26 +106,27 @@ impl Policy {
         self.costs.iter().zip(shares).map(|(cost, share)| self.probability(share) * density(cost)).collect()
     }
 
-    /// The model to prefetch now, if any: the most valuable that is not here, if it is likely, worth more than what would
-    /// leave for it, and allowed. `here` are the models in the tier, `free` the bytes nobody has. O(models log models).
-    pub fn prefetch(&mut self, at: f64, here: &[ModelIndex], free: u64) -> Option<ModelIndex> {
+    /// The model to prefetch now, if any: the most valuable that is not there, if it is likely, worth more than what
+    /// would leave for it, and allowed. O(models log models).
+    pub fn prefetch(&mut self, tier: &Tier<'_>) -> Option<ModelIndex> {
         if !self.options.prefetch {
             return None;
         }
-        let shares = self.predictor.shares(at, self.costs.len());
+        let shares = self.predictor.shares(tier.at, self.costs.len());
         let value = |model: ModelIndex| self.probability(shares[model]) * density(&self.costs[model]);
         let candidates = (0..self.costs.len()).filter(|model| {
             let bytes = self.costs[*model].bytes;
-            !here.contains(model)
+            !tier.here.contains(model)
+                && !tier.fixed.contains(model)
                 && bytes <= self.budget_bytes
                 && self.probability(shares[*model]) >= self.options.probability_min
                 && self.gate.allows(bytes)
         });
         let best = candidates.max_by(|a, b| value(*a).total_cmp(&value(*b)))?;
-        let mut victims: Vec<ModelIndex> = here.to_vec();
+        let mut victims: Vec<ModelIndex> = tier.here.to_vec();
         victims.sort_by(|a, b| value(*a).total_cmp(&value(*b)));
         let seconds = |model: ModelIndex| value(model) * self.costs[model].bytes as f64;
-        let (mut room, mut lost) = (free, 0.0);
+        let (mut room, mut lost) = (tier.free, 0.0);
         for victim in victims {
             if room >= self.costs[best].bytes {
                 break;
@@ -108,12 +143,44 @@ impl Policy {
         Some(best)
     }
 
+    /// What is expected of the models.
+    pub fn predictor(&self) -> &Predictor {
+        &self.predictor
+    }
+
+    /// The parameters.
+    pub fn options(&self) -> &PolicyOptions {
+        &self.options
+    }
+
     /// What prefetching has come to.
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    fn probability(&self, share: f64) -> f64 {
+    /// Grants an allowance beside what is earned, up to `bytes_max` of it in all.
+    pub fn grant(&mut self, bytes: u64, bytes_max: u64) {
+        self.gate.granted(bytes, bytes_max);
+    }
+
+    /// Replaces what the models cost. A model that is not there costs what is missing of it.
+    pub fn set_costs(&mut self, costs: Vec<ModelCost>, budget_bytes: u64) {
+        (self.costs, self.budget_bytes) = (costs, budget_bytes);
+    }
+
+    /// The models that were prefetched and not used since, with the bytes that were spent.
+    pub fn unused(&self) -> impl Iterator<Item = (ModelIndex, u64)> {
+        self.unused.iter().map(|(model, bytes)| (*model, *bytes))
+    }
+
+    /// Takes over what another policy was allowed and has prefetched.
+    pub fn resume(&mut self, gate: Gate, unused: impl IntoIterator<Item = (ModelIndex, u64)>) {
+        self.gate = gate;
+        self.unused = unused.into_iter().collect();
+    }
+
+    /// Probability that a model with that share of the next request is among the next ones.
+    pub fn probability(&self, share: f64) -> f64 {
         1.0 - (1.0 - share).powf(self.options.horizon_requests)
     }
 }

@@ -5,7 +5,7 @@
 //! that specialize, 1997). A request costs O(views x models).
 
 use super::experts::{self, Expert};
-use super::{Event, EventKind};
+use super::{Event, EventKind, View};
 
 /// Weight that each request hands out anew to all views.
 const SHARE: f64 = 0.02;
@@ -52,6 +52,21 @@ impl Predictor {
         }
         mixed.iter_mut().for_each(|share| *share /= awake);
         mixed
+    }
+
+    /// The view that speaks most for each model, if any does; as many as `models` or as were ever seen.
+    pub fn views(&self, at: f64, models: usize) -> Vec<Option<View>> {
+        let mut best = vec![(0.0, None); self.models.max(models)];
+        let predictions = self.predictions(at, best.len());
+        for ((expert, weight), shares) in self.experts.iter().zip(&self.weights).zip(predictions) {
+            let Some(shares) = shares else { continue };
+            for (best, share) in best.iter_mut().zip(shares) {
+                if weight * share > best.0 {
+                    *best = (weight * share, Some(expert.view()));
+                }
+            }
+        }
+        best.into_iter().map(|(_, view)| view).collect()
     }
 
     /// Moves weight to the views that expected this request.
@@ -125,6 +140,8 @@ mod tests {
         }
         let before = predictor.shares(6.0 * 86_400.0 + 3.0 * 3600.0 + 2705.0, 2)[1];
         let elsewhen = predictor.shares(6.0 * 86_400.0 + 15.0 * 3600.0 + 2705.0, 2)[1];
+        let views = predictor.views(6.0 * 86_400.0 + 3.0 * 3600.0 + 2705.0, 2);
+        assert_eq!(views[1], Some(View::TimeOfDay), "{views:?}");
         assert!(before > 2.0 * elsewhen, "{before} at its hour, {elsewhen} at another");
     }
 

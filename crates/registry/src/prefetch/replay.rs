@@ -4,7 +4,7 @@
 //! of it and counts as a miss. What is asked for is always brought in.
 
 use super::trace::Trace;
-use super::{Event, EventKind, ModelCost, ModelIndex, Policy, PolicyOptions};
+use super::{Event, EventKind, ModelCost, ModelIndex, Policy, PolicyOptions, Tier as Seen};
 
 /// How often policies may think of prefetching while nothing happens.
 const TICK_SECONDS: f64 = 120.0;
@@ -137,7 +137,9 @@ impl Brain<'_> {
     fn prefetch(&mut self, tier: &View<'_>) -> Option<ModelIndex> {
         match self {
             Self::Lru(_) => None,
-            Self::Policy(policy) => policy.prefetch(tier.at, tier.here, tier.free),
+            Self::Policy(policy) => {
+                policy.prefetch(&Seen { at: tier.at, here: tier.here, fixed: &[], free: tier.free })
+            }
             Self::Oracle(future) => {
                 let next = future.next_uses(tier.upcoming);
                 let absent = (0..next.len()).filter(|model| !tier.here.contains(model));
@@ -222,7 +224,7 @@ impl<'a> Tier<'a> {
             let Some(victim) = self.here.pop() else { return };
             self.coming = self.coming.filter(|(coming, _)| *coming != victim);
             if let Brain::Policy(policy) = &mut self.brain {
-                policy.evicted(victim);
+                let _wasted = policy.evicted(victim);
             }
         }
         self.here.push(model);

@@ -9,7 +9,7 @@ use helios_runtime::Clock;
 
 use super::patience::Patience;
 use super::{Answer, Failure, PIECE_BYTES, Transfer};
-use crate::RegistryError;
+use crate::{RegistryError, pace};
 
 /// Bytes of a stream that go to the file at a time: a hop to a blocking thread for each is then free.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -166,7 +166,11 @@ impl<'a> Flow<'a> {
                 Err(RegistryError::OriginUnreachable { url: self.fetching.transfer.origin.shown(), problem })
             }
             Ok(None) => Ok(None),
-            Ok(Some(chunk)) => self.pass(chunk?).map(Some),
+            Ok(Some(chunk)) => {
+                let chunk = self.pass(chunk?)?;
+                pace::keep(chunk.len() as u64).await;
+                Ok(Some(chunk))
+            }
         }
     }
 

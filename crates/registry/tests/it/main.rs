@@ -25,4 +25,5 @@ mod scrub;
 mod simulation;
 mod store;
 mod tiers;
+mod warm;
 mod workers;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use helios_types::Digest;
 
 use super::Tiers;
+use super::kind::TierKind;
 use super::ledger::PlaceId;
 use crate::{BlobStore, StorageError};
 
@@ -13,6 +14,11 @@ impl Tiers {
     /// Whether a blob of that name is in some directory, whole or as a recipe; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
         self.holders(digest).next().is_some()
+    }
+
+    /// Whether a directory of that kind has the blob; says nothing about its bytes.
+    pub fn is_in(&self, digest: &Digest, kind: TierKind) -> bool {
+        self.holders(digest).any(|id| self.directories[id].config().kind == kind)
     }
 
     /// The file of a blob in the fastest directory that has it whole.

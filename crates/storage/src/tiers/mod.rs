@@ -50,16 +50,15 @@ use keeper::NoKeeper;
 use ledger::{Ledger, Place, PlaceId};
 use moves::Queue;
 use state::SavedState;
-use uses::DecayedUses;
 
 pub use events::describe as describe_tier_metrics;
 pub use health::{TierFailure, TierState};
 pub use keeper::Keeper;
 pub use kind::{Residency, TierDirectory, TierKind};
 pub use mover::Mover;
-pub use report::TierReport;
+pub use report::{TierReport, TierRoom};
 pub use scrubbing::CopyScrub;
-pub use uses::UsePredictor;
+pub use uses::{DecayedUses, UsePredictor};
 
 /// The directories of one store.
 #[derive(Debug)]
@@ -148,7 +147,7 @@ impl Tiers {
     }
 
     /// Whether there is anything to decide.
-    fn keeps_books(&self) -> bool {
+    pub fn keeps_books(&self) -> bool {
         self.directories.len() > 1 || self.directories.iter().any(|one| one.config().budget_bytes.is_some())
     }
 
@@ -173,9 +172,11 @@ impl Tiers {
         self.ledger().set_held(held);
     }
 
-    /// Puts another judgement of what will be used in the place of the built-in one.
-    pub fn set_predictor(&self, predictor: Box<dyn UsePredictor>) {
-        self.ledger().predictor = predictor;
+    /// Puts another judgement of what will be used in the place of the one before, whose history it takes over.
+    pub fn set_predictor(&self, mut predictor: Box<dyn UsePredictor>) {
+        let mut ledger = self.ledger();
+        predictor.restore(ledger.predictor.history());
+        ledger.predictor = predictor;
     }
 
     /// Runs `work` on a directory's store and notes what the outcome says about the directory.

@@ -8,6 +8,15 @@ use super::Tiers;
 use super::health::{TierFailure, TierState};
 use super::kind::TierKind;
 
+/// What the disks of a store may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierRoom {
+    /// In all: budgets; of a directory without one, what it has in the books and half of what its file system has left.
+    pub budget_bytes: u64,
+    /// Of that, what nobody has.
+    pub free_bytes: u64,
+}
+
 /// One directory, as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierReport {
@@ -40,6 +49,24 @@ pub struct TierReport {
 }
 
 impl Tiers {
+    /// What the disks that can be written may hold. Blocks; O(directories).
+    pub fn room(&self) -> TierRoom {
+        let ledger = self.ledger();
+        let mut room = TierRoom::default();
+        for (id, place) in ledger.places().filter(|(_, place)| place.kind.is_durable() && place.is_writable) {
+            let (budget, free) = match place.budget {
+                Some(budget) => (budget, place.room()),
+                None => {
+                    let free = self.directories[id].free_bytes().unwrap_or(0) / 2;
+                    (place.used().saturating_add(free), free)
+                }
+            };
+            room.budget_bytes = room.budget_bytes.saturating_add(budget);
+            room.free_bytes = room.free_bytes.saturating_add(free);
+        }
+        room
+    }
+
     /// The directories in the configuration's order. Blocks; O(blobs).
     pub fn report(&self) -> Vec<TierReport> {
         if !self.keeps_books() {

@@ -35,9 +35,9 @@ pub trait UsePredictor: Debug + Send + Sync {
     fn restore(&mut self, _history: Vec<(Digest, f64, u64)>) {}
 }
 
-/// Exponentially decayed counts of uses.
+/// Exponentially decayed counts of uses: the built-in judgement.
 #[derive(Debug, Default)]
-pub(crate) struct DecayedUses(HashMap<Digest, Count>);
+pub struct DecayedUses(HashMap<Digest, Count>);
 
 #[derive(Clone, Copy, Debug)]
 struct Count {

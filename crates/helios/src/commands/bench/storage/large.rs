@@ -111,6 +111,7 @@ fn manifest(number: u64) -> Manifest {
             kv_bytes_per_token: 1,
             details: None,
         }),
+        lineage: None,
     }
 }
 
