@@ -35,7 +35,8 @@ fn a_store_that_cannot_be_written_is_a_bad_finding_with_a_hint() {
 fn the_storage_bench_has_every_row_and_deletes_its_files() {
     // On a disk: what lies in memory is never cold.
     let store = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let text = verb_ok(store.path(), &["bench", "storage", "--json", "--size", "64MiB", "--repeats", "1"]);
+    let bench = ["bench", "storage", "--json", "--size", "64MiB", "--repeats", "1", "--only", "loads,pull"];
+    let text = verb_ok(store.path(), &bench);
     let report: Value = serde_json::from_str(&text).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let row = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap();
@@ -43,7 +44,10 @@ fn the_storage_bench_has_every_row_and_deletes_its_files() {
         assert!(row(what)["value"].as_f64().is_some_and(|value| value > 0.0), "{what}");
         assert!(row(what)["goal"].is_f64(), "{what}");
     }
-    let peer = row("CPU, verified, tensorizer");
-    assert!(peer["value"].is_null() && peer["met"] == false, "not asked for, so not measured");
+    let memory = row("pull from a local origin: memory")["value"].as_f64().unwrap();
+    assert!(memory > 10.0, "a pull in {memory} MB");
+    for what in ["CPU, verified, tensorizer", "registry: resolve a tag, p99", "download by huggingface_hub"] {
+        assert!(row(what)["value"].is_null() && row(what)["met"] == false, "{what} was not asked for");
+    }
     assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 0);
 }

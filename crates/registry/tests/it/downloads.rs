@@ -90,7 +90,7 @@ async fn an_origin_without_ranges_is_read_from_the_start() {
 
 #[tokio::test]
 async fn a_large_file_comes_in_parallel_ranges_and_each_byte_once() {
-    let file = models::large_gguf(27 << 20);
+    let file = models::large_gguf(27 << 19);
     let together = Manner::Together(Arc::new(tokio::sync::Barrier::new(3)));
     let origin = Origin::start(file.clone(), together).await;
     let place = Place::new();
@@ -108,7 +108,7 @@ async fn a_large_file_comes_in_parallel_ranges_and_each_byte_once() {
 
 #[tokio::test]
 async fn ranges_that_break_off_cost_what_is_missing_and_nothing_else() {
-    let file = models::large_gguf(27 << 20);
+    let file = models::large_gguf(27 << 19);
     let origin = Origin::start(file.clone(), Manner::Cuts { after: 3 << 20, times: 4 }).await;
     let place = Place::new();
     let registry = place.open().await;

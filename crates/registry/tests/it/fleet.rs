@@ -184,7 +184,7 @@ pub(crate) async fn liar() -> (String, Arc<AtomicUsize>) {
         async move {
             if request.uri().path().contains("/pieces/") {
                 counter.fetch_add(1, Ordering::Relaxed);
-                return vec![0_u8; 4 << 20].into_response();
+                return vec![0_u8; 2 << 20].into_response();
             }
             axum::Json(serde_json::json!({ "peer": own })).into_response()
         }
