@@ -105,6 +105,9 @@ fn serve(connection: &TcpStream, resources: &BTreeMap<String, Resource>, ended: 
         }
         let head = head(&mut reader)?;
         answer(connection, resources, &head)?;
+        if header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            return Ok(());
+        }
     }
     Ok(())
 }
