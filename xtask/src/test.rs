@@ -165,7 +165,7 @@ fn cargo_test(workshop: &Workshop, strings: u32) -> Result<Command> {
     let model = workshop.test_model()?;
     let strings = reference_strings(workshop, &model, strings)?;
     let mut cargo = workshop.cargo();
-    cargo.args(["test", "--profile", "ci", "--workspace", "--locked"]);
+    cargo.args(["test", "--profile", "ci", "--workspace", "--locked", "--no-fail-fast"]);
     cargo.env("HELIOS_TEST_MODEL", model).env("HELIOS_TEST_STRINGS", strings);
     cargo.env("HELIOS_TEST_POSTGRES", postgres_folder(workshop)?);
     let moto = environment(workshop, "moto", "python/requirements-moto.txt")?;
