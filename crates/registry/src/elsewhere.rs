@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn files_of_this_machine_and_pushed_ones_are_nowhere_else() {
         for elsewhere in
-            ["hf:org/repo", "https://example.com/m.gguf", "pypi:p==1/m.gguf", "s3://bucket/m.gguf"]
+            ["hf:org/repo", "https://example.com/m.gguf", "pypi:p==1#m.gguf", "s3://bucket/m.gguf"]
         {
             assert!(can_be_asked_again(elsewhere), "{elsewhere}");
         }
