@@ -15,7 +15,7 @@ use crate::registry::manifest_path;
 use crate::{Registry, RegistryError, files};
 
 /// Manifests that go in one commit. Blobs lie all over the index of digests, so that a commit writes much of it however
-/// few it takes out: 500 at a time, 100,000 manifests with a million blobs wrote gigabytes.
+/// few it takes out.
 const BATCH: usize = 5_000;
 
 /// What a collection did.
