@@ -71,11 +71,6 @@ impl GrowingFile {
         self.staged.persist(&self.target)
     }
 
-    /// Deletes what was written.
-    pub fn discard(self) {
-        self.staged.discard();
-    }
-
     fn failed(&self, action: &'static str, error: io::Error) -> StorageError {
         StorageError::io(action, self.staged.path(), error)
     }
