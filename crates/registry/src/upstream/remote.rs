@@ -104,7 +104,10 @@ impl Registry {
         })?;
         let resolved = self.resolve(model).await?;
         let report = remote.push(self, &resolved).await?;
-        self.put_record(PUSHED, &resolved.digest.to_string(), &Clock.unix_ms()).await?;
+        // The push is done and stays so: without its record the weights only keep their last copy here after a restart.
+        if let Err(error) = self.put_record(PUSHED, &resolved.digest.to_string(), &Clock.unix_ms()).await {
+            tracing::warn!(digest = %resolved.digest, %error, "it is not remembered that a version was pushed");
+        }
         self.note_elsewhere(&resolved.manifest, "", true);
         Ok(report)
     }
