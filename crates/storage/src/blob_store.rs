@@ -24,7 +24,6 @@ use crate::{Blob, BlobInfo, BlobWriter, StorageError, Tree};
 #[derive(Debug)]
 pub struct BlobStore {
     layout: Arc<Layout>,
-    verified: VerifiedFiles,
     trees: TreeCache,
     recipes: VerifiedRecipes,
 }
@@ -44,8 +43,7 @@ impl BlobStore {
     /// As there.
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
         let layout = Layout::open(disk, root)?;
-        let verified = VerifiedFiles::open(&layout.disk, &layout.verified)?;
-        Ok(Self { layout, verified, trees: TreeCache::default(), recipes: VerifiedRecipes::default() })
+        Ok(Self { layout, trees: TreeCache::default(), recipes: VerifiedRecipes::default() })
     }
 
     /// The disk that holds it.
@@ -58,7 +56,7 @@ impl BlobStore {
     }
 
     pub(crate) fn verified(&self) -> &VerifiedFiles {
-        &self.verified
+        &self.layout.verified
     }
 
     pub(crate) fn trees(&self) -> &TreeCache {
@@ -221,7 +219,7 @@ impl BlobStore {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<u64, StorageError> {
-        self.verified.forget(digest);
+        self.layout.verified.forget(digest);
         // Not fsynced: a blob that comes back after a crash is found by the next collection. The tree goes last and
         // may stay: without its blob it is a leftover.
         let size = self.remove_file(&self.path(digest))? + self.remove_recipe(digest)?;

@@ -7,7 +7,12 @@ use helios_types::Digest;
 
 use crate::disk::Disk;
 use crate::durable::{self, StagedFile};
+use crate::verified::VerifiedFiles;
 use crate::{BlobInfo, StorageError, Tree};
+
+/// Bytes from which a blob that was hashed as it was written counts as verified. Smaller ones cost nothing to read
+/// again, and a change within the same tick of the file system's clock as the blob's last write would not be seen.
+const SEEN_BYTES_MIN: u64 = 1 << 20;
 
 /// Where the parts of a store are.
 #[derive(Debug)]
@@ -17,32 +22,27 @@ pub(crate) struct Layout {
     pub(crate) partial: PathBuf,
     pub(crate) quarantine: PathBuf,
     pub(crate) trees: PathBuf,
-    /// Journals of what was verified.
-    pub(crate) verified: PathBuf,
+    /// What was verified since the system started.
+    pub(crate) verified: VerifiedFiles,
 }
 
 impl Layout {
     /// The store in `root`: its folders are created, durable, and free of what killed writers left there that cannot
     /// be resumed.
     pub(crate) fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Arc<Self>, StorageError> {
-        let layout = Self {
-            disk,
-            blobs: root.join("blobs/sha256"),
-            partial: root.join("partial"),
-            quarantine: root.join("quarantine"),
-            trees: root.join("trees"),
-            verified: root.join("verified"),
-        };
-        let disk = &*layout.disk;
-        let blobs_above = durable::parent(&layout.blobs);
-        let kinds = [&layout.blobs, &layout.partial, &layout.quarantine, &layout.trees, &layout.verified];
-        for dir in [root, blobs_above].into_iter().chain(kinds.map(PathBuf::as_path)) {
-            durable::create_dir(disk, dir)?;
+        let blobs = root.join("blobs/sha256");
+        let folder = |name| root.join(name);
+        let (partial, quarantine, trees, journals) =
+            (folder("partial"), folder("quarantine"), folder("trees"), folder("verified"));
+        let kinds = [&blobs, &partial, &quarantine, &trees, &journals].map(PathBuf::as_path);
+        for dir in [root, durable::parent(&blobs)].into_iter().chain(kinds) {
+            durable::create_dir(&*disk, dir)?;
         }
         // A process that was killed between a rename and its fsync left blobs that this one relies on.
-        durable::sync_dir(disk, &layout.blobs)?;
-        durable::remove_stale_temporaries(disk, &layout.partial)?;
-        Ok(Arc::new(layout))
+        durable::sync_dir(&*disk, &blobs)?;
+        durable::remove_stale_temporaries(&*disk, &partial)?;
+        let verified = VerifiedFiles::open(&disk, &journals)?;
+        Ok(Arc::new(Self { disk, blobs, partial, quarantine, trees, verified }))
     }
 
     /// Where a blob is, or would be.
@@ -55,15 +55,23 @@ impl Layout {
         self.trees.join(digest.hex())
     }
 
-    /// Makes a whole blob durable under its name, its tree beside it.
+    /// Makes a whole blob, hashed as it was written, durable under its name, its tree beside it.
     pub(crate) fn settle(
         &self,
         staged: StagedFile,
         info: &BlobInfo,
         tree: &Tree,
     ) -> Result<(), StorageError> {
-        staged.persist(&self.blob(&info.digest))?;
+        let path = self.blob(&info.digest);
+        let written = staged.file().status();
+        staged.persist(&path)?;
         self.keep_tree(&info.digest, tree);
+        if let (Ok(written), Ok(named)) = (written, self.disk.status(&path))
+            && info.size >= SEEN_BYTES_MIN
+            && named.is_same_contents(&written)
+        {
+            self.verified.insert(named, info);
+        }
         Ok(())
     }
 

@@ -52,6 +52,11 @@ impl FileStatus {
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
+
+    /// Whether both are states of one file with nothing written between them; it may have got another name.
+    pub fn is_same_contents(&self, other: &Self) -> bool {
+        self.is_same_file(other) && (self.size, self.modified) == (other.size, other.modified)
+    }
 }
 
 /// An entry of a folder.

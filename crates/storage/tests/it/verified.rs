@@ -1,4 +1,5 @@
-//! A blob that was verified since the system started is not read again, unless its file changed.
+//! A blob that was verified since the system started is not read again, unless its file changed; nor is a large one that
+//! was hashed as it was written.
 
 use std::fs;
 use std::path::Path;
@@ -35,6 +36,30 @@ fn a_second_process_reads_the_journal_and_not_the_blob() {
     assert!(bytes_read(&disk, &info) >= SIZE as u64, "the first one reads it all");
     disk.kill();
     assert_eq!(bytes_read(&disk, &info), 128, "the second one reads one record");
+}
+
+#[test]
+fn a_blob_that_was_hashed_as_it_was_written_is_not_read_by_the_next_process() {
+    let large = bytes(3 << 20);
+    let written: [fn(&BlobStore, &[u8]) -> BlobInfo; 2] = [
+        |store, bytes| store.put(bytes).expect("stored"),
+        |store, bytes| {
+            let mut writer = store.writer("large").expect("a writer");
+            writer.write(bytes).expect("written");
+            writer.commit(None).expect("committed")
+        },
+    ];
+    for write in written {
+        let disk = SimulatedDisk::new(4);
+        let info = write(&open(&disk), &large);
+        let before = disk.bytes_read();
+        assert_eq!(&*open(&disk).get(&info).expect("there"), large);
+        assert_eq!(disk.bytes_read() - before, 128, "one record");
+        disk.lose_power(Unsynced::Kept);
+        let before = disk.bytes_read();
+        assert_eq!(&*open(&disk).get(&info).expect("there"), large);
+        assert!(disk.bytes_read() - before >= large.len() as u64, "all of it after a power loss");
+    }
 }
 
 #[test]

@@ -88,6 +88,9 @@ impl Change {
 pub(super) struct Inode {
     pub(super) is_dir: bool,
     pub(super) contents: Vec<u8>,
+    /// The operation that last changed the contents.
+    pub(super) modified_at: u64,
+    /// The operation that last changed contents or name.
     pub(super) changed_at: u64,
     durable: Vec<u8>,
     pending: Vec<Change>,

@@ -109,6 +109,13 @@ impl State {
         inode
     }
 
+    /// As [`inode`](Self::inode), where the contents change, too.
+    fn contents(&mut self, number: u64) -> &mut Inode {
+        let inode = self.inode(number);
+        inode.modified_at = inode.changed_at;
+        inode
+    }
+
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (inode, is_dir) =
             self.files.at(from).map(|(number, inode)| (number, inode.is_dir)).ok_or_else(not_found)?;
@@ -133,7 +140,7 @@ impl State {
             (None, _) if !self.files.is_dir(parent(path)) => Err(not_found()),
             (None, _) => self.atomic("create", path, |state| {
                 let number = state.files.create(path, false);
-                state.inode(number);
+                state.contents(number);
                 number
             }),
         }
@@ -148,7 +155,7 @@ impl State {
     ) -> io::Result<()> {
         let fate = self.begin(action, path)?;
         let mut dice = self.dice.clone();
-        let inode = self.inode(number);
+        let inode = self.contents(number);
         let result = match fate {
             Fate::Succeeds => {
                 inode.change(change);
@@ -197,9 +204,10 @@ impl State {
 }
 
 pub(super) fn status_of(number: u64, inode: &Inode) -> FileStatus {
-    let changed = (inode.changed_at as i64, 0);
+    let at = |operation: u64| (operation as i64, 0);
+    let (modified, changed) = (at(inode.modified_at), at(inode.changed_at));
     let size = inode.contents.len() as u64;
-    FileStatus { is_dir: inode.is_dir, size, device: 0, inode: number, modified: changed, changed }
+    FileStatus { is_dir: inode.is_dir, size, device: 0, inode: number, modified, changed }
 }
 
 pub(super) fn parent(path: &Path) -> &Path {
