@@ -16,6 +16,9 @@ use crate::tree::{LEAF_BYTES, TreeHasher};
 /// the L2 cache.
 pub(crate) const CHUNK_BYTES: usize = LEAF_BYTES as usize;
 
+/// Bytes that a processor fetches at a time.
+const CACHE_LINE_BYTES: usize = 64;
+
 /// What a manifest says about a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobInfo {
@@ -85,6 +88,19 @@ impl BlobHasher {
         let tree = self.tree.finish();
         let digest = digest_of(&self.sha256.finish());
         (BlobInfo { digest, blake3: tree.root(), size: tree.size() }, tree)
+    }
+}
+
+/// Adds bytes that lie in memory and in no cache yet to a BLAKE3 hash.
+///
+/// BLAKE3 reads 16 chunks side by side, which no prefetcher of the processor follows; a pass over each piece in order,
+/// one byte a line, lets it fetch the piece first. Measured over 512 MB (Zen 4, s/GB): 0.22 without, 0.19 with, 0.15 for
+/// bytes in the cache; prefetch instructions, at any distance, 0.21-0.23.
+pub(crate) fn blake3_of_memory(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    for piece in bytes.chunks(CHUNK_BYTES) {
+        let lines = piece.iter().step_by(CACHE_LINE_BYTES);
+        std::hint::black_box(lines.fold(0, |seen, byte| seen ^ byte));
+        hasher.update(piece);
     }
 }
 

@@ -12,9 +12,12 @@ use crate::Blob;
 const PAGE_BYTES: usize = 4096;
 /// Pages of a file that are looked at: a file is read front to back, so that a few tell.
 const SAMPLES: usize = 16;
-/// Bytes filled at a time. Measured: 1 MiB 1.4-1.8 GB/s, 8 MiB 2.7, 64 MiB 1.9-2.1; explicit readahead in front of the
-/// windows only added processor time (0.02 to 0.3 s/GB).
-const WINDOW_BYTES: usize = 8 << 20;
+/// Bytes filled at a time: two of the largest readahead windows, so that one comes while the other is mapped. Measured
+/// over 2 GiB in four files (GB/s; the disk alone 2.6-3.0): 8 MiB 1.9-2.6, 16 MiB 2.6-2.8, 64 MiB 2.2-2.7; explicit
+/// readahead in front of the windows only added processor time (0.02 to 0.3 s/GB); several threads in one file defeat the
+/// kernel's readahead (1.2-1.9). Memory counts for more than all of that: pages that a virtual machine's host has taken
+/// back (free page reporting) come in at 1.2-1.7.
+const WINDOW_BYTES: usize = 16 << 20;
 
 /// Bytes of memory that this machine has.
 pub(crate) fn memory_bytes() -> u64 {

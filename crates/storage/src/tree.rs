@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-use crate::StorageError;
+use crate::{StorageError, hashing};
 
 /// Bytes of a leaf; the last leaf of a blob may be shorter.
 ///
@@ -126,7 +126,9 @@ fn wrong_bytes(offset: u64, leaf: &[u8]) -> StorageError {
 
 /// The chaining value of a leaf that is not the whole blob and not empty.
 fn leaf_value(offset: u64, leaf: &[u8]) -> ChainingValue {
-    blake3::Hasher::new().set_input_offset(offset).update(leaf).finalize_non_root()
+    let mut hasher = blake3::Hasher::new();
+    hashing::blake3_of_memory(hasher.set_input_offset(offset), leaf);
+    hasher.finalize_non_root()
 }
 
 /// The root over two leaves or more; the root of a single value is that value, which [`Tree`] never asks for.
@@ -170,7 +172,7 @@ impl TreeHasher {
             }
             let room = (LEAF_BYTES - self.leaf.count()) as usize;
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.leaf.update(now);
+            hashing::blake3_of_memory(&mut self.leaf, now);
             bytes = later;
         }
     }
