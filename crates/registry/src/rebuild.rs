@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use helios_storage::DurableFiles;
 
@@ -93,42 +94,55 @@ pub(crate) fn import(
     let manifests = files.list(&ground.dir.join("manifests"), false)?;
     let tags = files.list(&tags_dir, true)?;
     let mut progress = RebuildProgress { done: 0, total: manifests.len() + tags.len() };
-    for paths in manifests.chunks(BATCH) {
-        take_over(metadata, paths, |path| small_files::manifest(files, path))?;
-        progress.done += paths.len();
+    let mut commit = |changes: Vec<Change>, read: usize| -> Result<(), RegistryError> {
+        wait(metadata.commit(&changes))?;
+        progress.done += read;
         report(progress);
-    }
-    for paths in tags.chunks(BATCH) {
-        take_over(metadata, paths, |path| newer_tag(files, &tags_dir, path, metadata))?;
-        progress.done += paths.len();
-        report(progress);
-    }
+        Ok(())
+    };
+    in_batches(&manifests, |path| small_files::manifest(files, path), &mut commit)?;
+    // A new database knows no tag that could have moved since.
+    let is_new = wait(metadata.tags())?.is_empty();
+    in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |changes, read| {
+        let mut newer = Vec::with_capacity(changes.len());
+        for change in changes {
+            if is_new || is_newer(&change, metadata)? {
+                newer.push(change);
+            }
+        }
+        commit(newer, read)
+    })?;
     let known = Change::PutRecord { kind: STORES.to_owned(), key: ground.id.clone(), value: "{}".to_owned() };
     Ok(wait(metadata.commit(&[known]))?)
 }
 
-fn take_over(
-    metadata: &dyn Metadata,
+/// Reads files in batches, each while the one before it is committed. `commit` also gets how many were read.
+fn in_batches(
     paths: &[PathBuf],
-    read: impl Fn(&Path) -> Result<Option<Change>, RegistryError>,
+    read: impl Fn(&Path) -> Result<Option<Change>, RegistryError> + Sync,
+    commit: &mut dyn FnMut(Vec<Change>, usize) -> Result<(), RegistryError>,
 ) -> Result<(), RegistryError> {
-    let read: Result<Vec<Option<Change>>, RegistryError> = paths.iter().map(|path| read(path)).collect();
-    let changes: Vec<Change> = read?.into_iter().flatten().collect();
-    Ok(wait(metadata.commit(&changes))?)
+    type Batch = Result<Vec<Option<Change>>, RegistryError>;
+    let read = &read;
+    thread::scope(|scope| {
+        let read_all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Batch>();
+        let mut batches = paths.chunks(BATCH).map(|paths| scope.spawn(move || read_all(paths)));
+        let mut reading = batches.next();
+        while let Some(batch) = reading {
+            let batch = batch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            reading = batches.next();
+            let files = batch.len();
+            commit(batch.into_iter().flatten().collect(), files)?;
+        }
+        Ok(())
+    })
 }
 
-/// A tag's file, unless another registry on the same database has moved the tag since.
-fn newer_tag(
-    files: &DurableFiles,
-    dir: &Path,
-    path: &Path,
-    metadata: &dyn Metadata,
-) -> Result<Option<Change>, RegistryError> {
-    let change = small_files::tag(files, dir, path)?;
-    let Some(Change::SetTag { reference, history }) = &change else { return Ok(None) };
+/// Whether a tag's file says more than the database: another registry on it may have moved the tag since.
+fn is_newer(change: &Change, metadata: &dyn Metadata) -> Result<bool, RegistryError> {
+    let Change::SetTag { reference, history } = change else { return Ok(false) };
     let known = wait(metadata.current(reference))?;
-    let is_newer = known.is_none_or(|known| history.last().is_some_and(|last| last.at > known.at));
-    Ok(change.filter(|_| is_newer))
+    Ok(known.is_none_or(|known| history.last().is_some_and(|last| last.at > known.at)))
 }
 
 /// The records of a database that may be damaged, as far as it can be read.

@@ -1,22 +1,24 @@
 //! How [`Change`]s are made in SQL that SQLite and PostgreSQL both speak.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use helios_storage::BlobInfo;
-use helios_types::{Digest, ModelRef};
+use helios_types::Digest;
 
 use super::sql::Work;
 use super::value::{Row, Value};
 use super::{Change, DIGESTS_MAX};
 use crate::{Manifest, TagEntry};
 
-/// Rows that one statement writes: below the parameters that SQLite takes.
-const ROWS_MAX: usize = 200;
+/// Rows that one statement writes: below the parameters that SQLite takes, and few enough that looking up the parameters'
+/// names, which the client does one by one in a list, costs little (200 rows: a fifth of a rebuild).
+const ROWS_MAX: usize = 100;
 
-/// Makes changes of one kind. Those that garbage collection makes by the thousand take a few statements together: each
-/// statement is a trip to the database's thread (100,000 manifests one by one took 287 s).
+/// Makes changes of one kind. Those that come by the thousand take a few statements together: each statement is a trip to
+/// the database's thread (collecting 100,000 manifests one by one took 287 s).
 pub(super) async fn apply_all(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
     match changes {
+        [Change::PutManifest { .. }, ..] => put_manifests(work, changes).await,
         [Change::RemoveManifest(_), ..] => {
             let digests = changes.iter().filter_map(|change| match change {
                 Change::RemoveManifest(digest) => Some(Value::from(digest)),
@@ -24,20 +26,10 @@ pub(super) async fn apply_all(work: &mut Work, changes: &[Change]) -> Result<(),
             });
             remove_manifests(work, &digests.collect::<Vec<_>>()).await
         }
+        [Change::SetTag { .. } | Change::RemoveTag(_), ..] => set_tags(work, changes).await,
         [Change::PutRecord { .. }, ..] => put_records(work, changes).await,
         [Change::RemoveRecord { .. }, ..] => remove_records(work, changes).await,
-        _ => {
-            for change in changes {
-                match change {
-                    Change::PutManifest { digest, manifest } => put_manifest(work, digest, manifest).await?,
-                    Change::SetTag { reference, history } => set_tag(work, reference, history).await?,
-                    Change::RemoveTag(reference) => set_tag(work, reference, &[]).await?,
-                    // Made together, above.
-                    Change::RemoveManifest(_) | Change::PutRecord { .. } | Change::RemoveRecord { .. } => {}
-                }
-            }
-            Ok(())
-        }
+        [] => Ok(()),
     }
 }
 
@@ -78,35 +70,62 @@ async fn remove_records(work: &mut Work, changes: &[Change]) -> Result<(), sqlx:
     Ok(())
 }
 
-async fn put_manifest(work: &mut Work, digest: &Digest, manifest: &Manifest) -> Result<(), sqlx::Error> {
-    let facts = serde_json::to_string(&manifest.metadata).expect("invariant: facts have only string keys");
-    let values =
-        [digest.into(), Value::Bytes(manifest.to_bytes()), Value::Text(facts), manifest.size().into()];
-    let put = "INSERT INTO manifests (digest, body, facts, size) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (digest) DO NOTHING RETURNING id";
-    let Some(id) = work.run(put, &values).await?.first().map(|row| row.integer(0)) else { return Ok(()) };
-    let id = id.map_err(|problem| sqlx::Error::Decode(problem.into()))?;
-    for files in manifest.files.chunks(ROWS_MAX) {
+/// Puts the manifests that are not known yet, their blobs, and which refers to which.
+async fn put_manifests(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
+    let manifests: Vec<(&Digest, &Manifest)> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::PutManifest { digest, manifest } => Some((digest, &**manifest)),
+            _ => None,
+        })
+        .collect();
+    let by_digest: HashMap<&Digest, &Manifest> = manifests.iter().copied().collect();
+    let mut references: Vec<(BlobInfo, i64)> = Vec::new();
+    for some in manifests.chunks(ROWS_MAX) {
         let put = format!(
-            "INSERT INTO blobs (digest, blake3, size) VALUES {} ON CONFLICT (digest) DO NOTHING",
-            tuples(files.len(), 3)
+            "INSERT INTO manifests (digest, body, facts, size) VALUES {} \
+             ON CONFLICT (digest) DO NOTHING RETURNING digest, id",
+            tuples(some.len(), 4)
         );
-        let columns = |file: &crate::FileEntry| {
-            let BlobInfo { digest, blake3, size } = file.blob;
-            [Value::from(&digest), Value::Bytes(blake3.to_vec()), Value::from(size)]
+        let columns = |(digest, manifest): &(&Digest, &Manifest)| {
+            let facts = serde_json::to_string(&manifest.metadata);
+            let facts = facts.expect("invariant: facts have only string keys");
+            let body = Value::Bytes(manifest.to_bytes());
+            [Value::from(*digest), body, Value::Text(facts), manifest.size().into()]
         };
-        work.run(&put, &files.iter().flat_map(columns).collect::<Vec<_>>()).await?;
-        let refer = format!(
-            "INSERT INTO blob_references (blob, manifest) SELECT id, $1 FROM blobs WHERE digest IN ({}) \
-             ON CONFLICT DO NOTHING",
-            parameters(2, files.len())
-        );
-        let values: Vec<Value> = [Value::Integer(id)]
-            .into_iter()
-            .chain(files.iter().map(|file| (&file.blob.digest).into()))
-            .collect();
-        work.run(&refer, &values).await?;
+        let new = work.run(&put, &some.iter().flat_map(columns).collect::<Vec<_>>()).await?;
+        for row in &new {
+            let (digest, id) = (decoded(row.digest(0))?, decoded(row.integer(1))?);
+            let files = by_digest.get(&digest).into_iter().flat_map(|manifest| &manifest.files);
+            references.extend(files.map(|file| (file.blob, id)));
+        }
     }
+    // In the order of the index, whose pages are then touched once; transactions of others lock rows in the same order.
+    references.sort_unstable_by_key(|(blob, manifest)| (blob.digest, *manifest));
+    for references in references.chunks(ROWS_MAX) {
+        refer(work, references).await?;
+    }
+    Ok(())
+}
+
+/// Puts the blobs that are not known yet, and that manifests refer to them.
+async fn refer(work: &mut Work, references: &[(BlobInfo, i64)]) -> Result<(), sqlx::Error> {
+    let put = format!(
+        "INSERT INTO blobs (digest, blake3, size) VALUES {} ON CONFLICT (digest) DO NOTHING",
+        tuples(references.len(), 3)
+    );
+    let columns = |(blob, _): &(BlobInfo, i64)| {
+        [Value::from(&blob.digest), Value::Bytes(blob.blake3.to_vec()), Value::from(blob.size)]
+    };
+    work.run(&put, &references.iter().flat_map(columns).collect::<Vec<_>>()).await?;
+    let refer = format!(
+        "INSERT INTO blob_references (blob, manifest) \
+         SELECT b.id, r.column2 FROM (VALUES {}) r JOIN blobs b ON b.digest = r.column1 WHERE true \
+         ON CONFLICT DO NOTHING",
+        tuples(references.len(), 2)
+    );
+    let columns = |(blob, manifest): &(BlobInfo, i64)| [Value::from(&blob.digest), Value::from(*manifest)];
+    work.run(&refer, &references.iter().flat_map(columns).collect::<Vec<_>>()).await?;
     Ok(())
 }
 
@@ -143,19 +162,44 @@ async fn remove_manifests(work: &mut Work, digests: &[Value]) -> Result<(), sqlx
 
 /// The ids in the only column of `rows`.
 fn ids(rows: &[Row]) -> Result<Vec<Value>, sqlx::Error> {
-    let id = |row: &Row| row.integer(0).map(Value::Integer);
-    rows.iter().map(id).collect::<Result<_, _>>().map_err(|problem| sqlx::Error::Decode(problem.into()))
+    rows.iter().map(|row| decoded(row.integer(0)).map(Value::Integer)).collect()
 }
 
-async fn set_tag(work: &mut Work, reference: &ModelRef, history: &[TagEntry]) -> Result<(), sqlx::Error> {
-    let tag = Value::Text(reference.to_string());
-    work.run("DELETE FROM tag_entries WHERE tag = $1", std::slice::from_ref(&tag)).await?;
-    for (position, entry) in history.iter().enumerate() {
-        let put = "INSERT INTO tag_entries (tag, position, digest, at, source) VALUES ($1, $2, $3, $4, $5)";
-        let position = Value::from(position as u64);
-        let values =
-            [tag.clone(), position, (&entry.digest).into(), entry.at.into(), entry.source.as_str().into()];
-        work.run(put, &values).await?;
+fn decoded<T>(value: Result<T, String>) -> Result<T, sqlx::Error> {
+    value.map_err(|problem| sqlx::Error::Decode(problem.into()))
+}
+
+/// Gives tags their histories; a tag without one goes.
+async fn set_tags(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
+    // Of several histories of one tag the last counts.
+    let histories: BTreeMap<String, &[TagEntry]> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::SetTag { reference, history } => Some((reference.to_string(), history.as_slice())),
+            Change::RemoveTag(reference) => Some((reference.to_string(), [].as_slice())),
+            _ => None,
+        })
+        .collect();
+    let tags: Vec<Value> = histories.keys().map(|tag| tag.as_str().into()).collect();
+    for tags in tags.chunks(ROWS_MAX) {
+        let forget = format!("DELETE FROM tag_entries WHERE tag IN ({})", parameters(1, tags.len()));
+        work.run(&forget, tags).await?;
+    }
+    let columns = |(tag, history): (&String, &&[TagEntry])| -> Vec<[Value; 5]> {
+        let entry = |(position, entry): (usize, &TagEntry)| {
+            let position = Value::from(position as u64);
+            let (tag, source) = (tag.as_str().into(), entry.source.as_str().into());
+            [tag, position, (&entry.digest).into(), entry.at.into(), source]
+        };
+        history.iter().enumerate().map(entry).collect()
+    };
+    let rows: Vec<[Value; 5]> = histories.iter().flat_map(columns).collect();
+    for rows in rows.chunks(ROWS_MAX) {
+        let put = format!(
+            "INSERT INTO tag_entries (tag, position, digest, at, source) VALUES {}",
+            tuples(rows.len(), 5)
+        );
+        work.run(&put, &rows.concat()).await?;
     }
     Ok(())
 }

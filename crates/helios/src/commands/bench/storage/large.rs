@@ -121,17 +121,17 @@ async fn fill(bench: &Bench, store: &Path) -> anyhow::Result<()> {
     for first in (0..MODELS).step_by(BATCH as usize) {
         bench.step("filling a registry with 100,000 versions, 1,000,000 blobs")?;
         bench.done(first, MODELS);
-        let mut changes = Vec::new();
+        let (mut manifests, mut tags) = (Vec::new(), Vec::new());
         for number in first..first + BATCH {
             let manifest = manifest(number);
             let bytes = manifest.to_bytes();
             let digest = probe::sha256(&bytes);
             write_unsynced(&store.join("manifests").join(format!("{}.json", digest.hex())), &bytes)?;
-            changes.push(Change::PutManifest { digest, manifest: Arc::new(manifest) });
+            manifests.push(Change::PutManifest { digest, manifest: Arc::new(manifest) });
             let entry = TagEntry { digest, at: 1_000 + number, source: format!("file:/model-{number}") };
-            changes.push(Change::SetTag { reference: reference(number)?, history: vec![entry] });
+            tags.push(Change::SetTag { reference: reference(number)?, history: vec![entry] });
         }
-        database.commit(&changes).await?;
+        database.commit(&[manifests, tags].concat()).await?;
     }
     database.close().await;
     Ok(())
