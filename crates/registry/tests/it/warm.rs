@@ -223,6 +223,35 @@ async fn switched_off_it_fetches_only_what_the_operator_wants() {
     assert!(pair.has(&registry, "m1").await && !pair.has(&registry, "m0").await);
 }
 
+/// At a byte a second a model takes longer than anybody waits: whoever asks for it meanwhile does not wait for that.
+#[tokio::test]
+async fn who_asks_for_what_is_just_fetched_ahead_does_not_wait_at_its_rate() {
+    let pair = Pair::new(PrefetchConfig { bytes_per_second: 1, ..PrefetchConfig::default() }).await;
+    let registry = pair.open().await;
+    pulled(&registry, 0..1).await;
+    let resolved = registry.resolve(&name("m0")).await.expect("known");
+    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights").clone();
+    pair.evict(&registry, "m0").await;
+    registry.keep_warm(&name("m0"), WarmLevel::Disk).await.expect("kept");
+    let ahead = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.prefetch().await }
+    });
+    let partial = pair.place.store().join("partial").join(weights.blob.digest.hex());
+    while !partial.exists() {
+        crate::origin::moment().await;
+    }
+    let asked = helios_runtime::Clock.timeout(Duration::from_secs(300), registry.blob(&weights));
+    let blob = asked.await.expect("not at that rate").expect("there");
+    assert_eq!(blob.len() as u64, weights.blob.size);
+    let report = ahead.await.expect("no panic").expect("a pass");
+    assert_eq!(
+        report,
+        PrefetchReport { pinned: 1, ..PrefetchReport::default() },
+        "it was the one that fetched"
+    );
+}
+
 #[tokio::test]
 async fn what_the_operator_wants_survives_a_restart_and_comes_back() {
     let pair = Pair::new(PrefetchConfig::default()).await;
