@@ -16,7 +16,9 @@ use helios_worker::{Host, Machine, ServeOptions, keep_lease};
 use crate::cli::{PartArgs, ProxyArgs, RegistryArgs, WorkerArgs};
 use crate::config::Config;
 use crate::models;
-use crate::parts::{Interrupt, Neighbours, RegistryFleet, StoreTexts, announce, check_internal, mounts};
+use crate::parts::{
+    Interrupt, Neighbours, RegistryFleet, StoreTexts, announce, check_internal, metrics_mount, mounts,
+};
 use crate::progress::PullProgress;
 
 /// How often a worker that loads says so: thrice within the time that what was handed out is safe.
@@ -34,10 +36,13 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let part = args.part().context("`helios registry` needs --listen")?;
     check_internal(part.listen, part.cluster_token.as_deref())?;
     let interrupt = Interrupt::listen()?;
+    let metrics = metrics_mount(Metrics::install()?);
+    helios_registry::describe_metrics();
     let listener = helios_runtime::bind(part.listen).await?;
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
-    let routes = guarded(mounts(&registry), &guard_rules(config, &part));
+    let mounts = mounts(&registry).into_iter().chain([metrics]).collect();
+    let routes = guarded(mounts, &guard_rules(config, &part));
     let tasks = Tasks::new(interrupt.shutdown().child());
     registry.keep_scrubbed(&tasks, Arc::new(FromSource));
     registry.keep_prefetched(&tasks);
