@@ -130,6 +130,20 @@ impl ModelStore {
         }
     }
 
+    /// Whether a file of a model is on this host, as far as is known without reading it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Internal`] if there is no thread to look.
+    pub async fn is_here(&self, file: &FileEntry) -> Result<bool, RegistryError> {
+        let digest = file.blob.digest;
+        let (blobs, shared) = match self {
+            Self::Local(registry) => (Arc::clone(registry.blobs()), Vec::new()),
+            Self::Remote(store) => (Arc::clone(&store.cache), store.shared()),
+        };
+        let is_shared = move || shared.iter().any(|shared| shared.blobs.contains(&digest));
+        blocking(move || Ok(blobs.contains(&digest) || is_shared())).await
+    }
+
     /// Maps a file of a model, verified; fetched first if it is not on this host.
     ///
     /// # Errors

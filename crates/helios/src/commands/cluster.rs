@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
-use helios_registry::{FromSource, ModelStore, RegistryClient, Resolved, Secret};
+use helios_registry::{
+    FromSource, ModelStore, ModelUse, RegistryClient, RegistryError, Resolved, Role, Secret,
+};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Clock, Shutdown, Tasks};
 use helios_types::{Classify, ErrorCode, ModelRef};
@@ -48,6 +50,7 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     registry.keep_prefetched(&tasks);
     announce(address);
     let shutdown = interrupt.shutdown().clone();
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     let served =
         axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await });
     let ended = async {
@@ -119,11 +122,27 @@ async fn start_host(
     };
     let store = neighbours.store(config, tasks).await?;
     let resolved = resolve(registry, &args.model).await?;
+    note_use(&store, &resolved).await;
     let load = async { Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?) };
     tokio::select! {
         biased;
         host = load => host,
         never = keep_files(registry, &resolved) => match never {},
+    }
+}
+
+/// Tells the registry that the model is asked for here, if its weights have to be fetched: else somebody has told before.
+async fn note_use(store: &ModelStore, resolved: &Resolved) {
+    let told = async {
+        if store.is_here(resolved.manifest.required(Role::Weights)?).await? {
+            return Ok(());
+        }
+        let model = resolved.reference.clone();
+        store.note_uses(vec![ModelUse { model, count: 1, ago_ms: 0 }]).await
+    };
+    let told: Result<(), RegistryError> = told.await;
+    if let Err(error) = told {
+        tracing::warn!(%error, "the registry was not told that the model is used");
     }
 }
 

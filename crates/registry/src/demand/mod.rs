@@ -4,6 +4,7 @@
 //! The history is kept in `history.json` and losable: without it, the policy begins anew. What the operator wants
 //! (`warm`) is kept in the database and is not.
 
+mod downloads;
 mod file;
 mod history;
 mod odds;
@@ -17,6 +18,7 @@ use helios_types::{ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
 
+pub(crate) use downloads::Download;
 pub use file::recorded_trace;
 pub(crate) use outlook::{Expected, Look, Order, Seen, Why};
 
@@ -24,6 +26,7 @@ use crate::blocking::blocking;
 use crate::prefetch::{EventKind, Gate, ModelCost, ModelIndex, Policy, PolicyOptions};
 use crate::warm::Pin;
 use crate::{Registry, RegistryConfig, RegistryError, WallClock, metrics};
+use downloads::Downloads;
 use file::Saved;
 use history::History;
 use odds::Odds;
@@ -49,6 +52,7 @@ pub struct ModelUse {
 pub(crate) struct Demand {
     state: Mutex<State>,
     odds: Odds,
+    downloads: Downloads,
     changed: Notify,
     loaded: OnceCell<()>,
     wall_clock: WallClock,
@@ -99,6 +103,7 @@ impl Demand {
         Self {
             state: Mutex::new(state),
             odds: Odds::default(),
+            downloads: Downloads::default(),
             changed: Notify::new(),
             loaded: OnceCell::new(),
             wall_clock: config.wall_clock.clone(),
