@@ -195,6 +195,15 @@ impl State {
         self.is_dirty = true;
     }
 
+    /// The numbers of all names of the version that `model` names: what was fetched for one is there for the others.
+    fn numbers_of_version(&self, model: &ModelRef) -> Vec<ModelIndex> {
+        let digest = self.known.get(model).map(|known| known.digest);
+        let is_same =
+            |(name, known): &(&ModelRef, &outlook::Known)| *name != model && Some(known.digest) == digest;
+        let others = self.known.iter().filter(is_same).map(|(name, _)| name);
+        others.chain([model]).filter_map(|name| self.history.number(name)).collect()
+    }
+
     /// A model was asked for.
     fn used(&mut self, model: &ModelRef, count: u32, at_ms: u64, is_here: bool) {
         self.uses += u64::from(count);
@@ -203,10 +212,10 @@ impl State {
         if let Some(entry) = self.history.note(model, EventKind::Request, at_ms) {
             self.policy.learn(&entry.event());
         }
-        if let Some(number) = self.history.number(model)
-            && self.policy.used(number)
-        {
-            metrics::prefetch_used();
+        for number in self.numbers_of_version(model) {
+            if self.policy.used(number) {
+                metrics::prefetch_used();
+            }
         }
         self.is_dirty = true;
     }

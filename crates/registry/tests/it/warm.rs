@@ -208,6 +208,29 @@ async fn what_is_fetched_in_vain_stays_within_the_allowance() {
     assert_eq!(hour_later.predicted, 2, "the next hour's: {hour_later:?}");
 }
 
+/// Two names of one version: it is fetched once, and paid for once.
+#[tokio::test]
+async fn a_version_with_two_names_is_fetched_and_paid_for_once() {
+    let weights = models::gguf(1.0).len() as u64;
+    let pair =
+        Pair::new(PrefetchConfig { bytes_per_hour: 7 * weights / 2, ..PrefetchConfig::default() }).await;
+    let registry = pair.open().await;
+    pulled(&registry, 0..2).await;
+    registry.tag(&name("m0"), &name("chat")).await.expect("tagged");
+    for turn in 0..60 {
+        for model in ["m0", "chat", "m1"] {
+            pair.use_at(&registry, model, BEGIN_MS + turn * 2 * MINUTE_MS).await;
+        }
+    }
+    let now = BEGIN_MS + 3 * HOUR_MS;
+    pair.prefetch_at(&registry, now).await;
+    pair.evict(&registry, "m0").await;
+    pair.evict(&registry, "m1").await;
+    let report = pair.prefetch_at(&registry, now + HOUR_MS).await;
+    assert_eq!(report, PrefetchReport { predicted: 2, ..PrefetchReport::default() }, "m0 and m1, not chat");
+    assert!(pair.has(&registry, "chat").await && pair.has(&registry, "m1").await);
+}
+
 #[tokio::test]
 async fn switched_off_it_fetches_only_what_the_operator_wants() {
     let pair = Pair::new(PrefetchConfig { enabled: false, ..generous() }).await;
