@@ -124,11 +124,17 @@ async fn start_host(
     let resolved = resolve(registry, &args.model).await?;
     note_use(&store, &resolved).await;
     let load = async { Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?) };
-    tokio::select! {
+    let host: anyhow::Result<Host> = tokio::select! {
         biased;
         host = load => host,
         never = keep_files(registry, &resolved) => match never {},
+    };
+    if host.is_ok()
+        && let Err(error) = store.remove_leftovers().await
+    {
+        tracing::warn!(%error, "what interrupted downloads left stays in the cache");
     }
+    host
 }
 
 /// Tells the registry that the model is asked for here, if its weights have to be fetched: else somebody has told before.
