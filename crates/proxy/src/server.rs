@@ -1,9 +1,11 @@
 //! The listener: accepts connections up to a bound, answers HTTP/1 and HTTP/2 on them, and drains at shutdown.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
 use helios_runtime::{Clock, Shutdown, Tasks};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,8 +30,8 @@ pub(crate) async fn serve(proxy: Proxy, config: &ProxyConfig, listener: TcpListe
     let builder = builder(config);
     while let Some(accepted) = tasks.shutdown().race(accept(&listener, &places)).await {
         match accepted {
-            Ok((stream, place)) => {
-                let connection = connection(&builder, proxy.clone(), stream);
+            Ok((stream, peer, place)) => {
+                let connection = connection(&builder, proxy.clone(), stream, peer);
                 let (watched, cut_off) = (graceful.watch(connection), cut_off.clone());
                 tasks.spawn("client connection", async move {
                     let (_place, _counted) = (place, Counted::connection());
@@ -55,11 +57,11 @@ pub(crate) async fn serve(proxy: Proxy, config: &ProxyConfig, listener: TcpListe
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, peer, place))
 }
 
 fn builder(config: &ProxyConfig) -> Builder<TokioExecutor> {
@@ -73,8 +75,10 @@ fn connection(
     builder: &Builder<TokioExecutor>,
     proxy: Proxy,
     stream: TcpStream,
+    peer: SocketAddr,
 ) -> impl GracefulConnection<Error = BoxError, Output = Result<(), BoxError>> + Send + 'static {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
         let proxy = proxy.clone();
         async move { Ok::<_, Infallible>(proxy.handle(request).await) }
     });

@@ -15,6 +15,16 @@ pub enum RegistryError {
     /// Files of the store, or model files that break their format.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A worker's cache has no room for a blob, and all that is in it is in use.
+    #[error(
+        "no room for {bytes} bytes in the cache: {cache}\nhint: raise `--cache-budget` (`store.cache_budget`), or stop workers that share the cache"
+    )]
+    CacheFull {
+        /// Size of the blob.
+        bytes: u64,
+        /// The folder, and what it holds.
+        cache: String,
+    },
     /// The model's configuration is unsupported or absurd.
     #[error(transparent)]
     ModelConfig(#[from] ModelConfigError),
@@ -282,6 +292,7 @@ impl Classify for RegistryError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Storage(error) => error.code(),
+            Self::CacheFull { .. } => ErrorCode::StorageFull,
             Self::ModelConfig(error) => error.code(),
             Self::Metadata(error) => error.code(),
             Self::Text { source, .. } => source.code(),

@@ -216,6 +216,11 @@ impl Manifest {
         self.files(role).next()
     }
 
+    /// Whether a blob is the first file of its weights.
+    pub(crate) fn begins_with(&self, blob: &Digest) -> bool {
+        self.file(Role::Weights).is_some_and(|file| file.blob.digest == *blob)
+    }
+
     /// The first file of a role that every model has.
     ///
     /// # Errors

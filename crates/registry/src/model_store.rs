@@ -7,7 +7,7 @@ use helios_storage::{Blob, BlobStore, FileBytes, Tiers};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
-use crate::swarm::SharedCache;
+use crate::swarm::{CacheRoom, SharedCache};
 use crate::{
     FileEntry, FleetConfig, Manifest, MemoryProfile, ModelSummary, ModelUse, Registry, RegistryClient,
     RegistryError, Resolved, Role, Secret,
@@ -52,24 +52,26 @@ impl ModelStore {
 
     /// As [`remote`](Self::remote), as a node of the fleet below that registry: blobs come from whoever has them, and
     /// others fetch from here what the [routes](crate::http::node_router) of the node give, which `advertise` leads to.
-    /// Blocks.
+    /// The cache keeps to `cache_budget` bytes of blobs, by default most of what is free: what was used least of late, and
+    /// is not in use on this host, makes room. Blocks.
     ///
     /// # Errors
     /// As there.
     pub fn node(
         client: RegistryClient,
         cache_dir: &Path,
+        cache_budget: Option<u64>,
         advertise: String,
         token: Option<Secret>,
     ) -> Result<(Self, Arc<SharedCache>), RegistryError> {
-        let cache = Tiers::open(cache_dir, Vec::new())?;
+        let (cache, room) = CacheRoom::open(cache_dir, cache_budget)?;
         let fleet = FleetConfig {
             parent: Some(client.base().to_string()),
             advertise: Some(advertise),
             token,
             ..FleetConfig::default()
         };
-        let node = Arc::new(SharedCache::new(client.clone(), Arc::clone(&cache), fleet));
+        let node = Arc::new(SharedCache::new(client.clone(), (Arc::clone(&cache), room), fleet));
         let shared = Mutex::default();
         let store = RemoteStore { client, cache, node: Some(Arc::clone(&node)), shared };
         Ok((Self::Remote(Arc::new(store)), node))
@@ -127,6 +129,35 @@ impl ModelStore {
         match self {
             Self::Local(registry) => registry.note_uses(&uses).await,
             Self::Remote(store) => store.client.note_uses(uses).await,
+        }
+    }
+
+    /// Whether a file of a model is on this host, as far as is known without reading it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Internal`] if there is no thread to look.
+    pub async fn is_here(&self, file: &FileEntry) -> Result<bool, RegistryError> {
+        let digest = file.blob.digest;
+        let (blobs, shared) = match self {
+            Self::Local(registry) => (Arc::clone(registry.blobs()), Vec::new()),
+            Self::Remote(store) => (Arc::clone(&store.cache), store.shared()),
+        };
+        let is_shared = move || shared.iter().any(|shared| shared.blobs.contains(&digest));
+        blocking(move || Ok(blobs.contains(&digest) || is_shared())).await
+    }
+
+    /// Deletes what interrupted downloads left in the cache of a node; for when its model is here. Other stores have none,
+    /// or are collected.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub async fn remove_leftovers(&self) -> Result<(), RegistryError> {
+        match self {
+            Self::Remote(store) => match &store.node {
+                Some(node) => node.remove_leftovers().await.map(drop),
+                None => Ok(()),
+            },
+            Self::Local(_) => Ok(()),
         }
     }
 

@@ -1,13 +1,14 @@
 //! A bound on the rate of what is fetched in the background. It goes with the task: fetches inside [`scope`] share one
-//! rate, others have none.
+//! rate, others have none. While somebody outside waits for what is fetched inside, that has no bound either.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use helios_runtime::{Clock, Instant};
+use tokio::sync::watch;
 
 tokio::task_local! {
-    static PACE: Arc<Pace>;
+    static SCOPE: Arc<Scope>;
 }
 
 /// A rate that several fetches share.
@@ -36,16 +37,49 @@ impl Pace {
     }
 }
 
-/// Runs `work` at that rate.
-pub(crate) async fn scope<F: Future>(pace: Arc<Pace>, work: F) -> F::Output {
-    PACE.scope(pace, work).await
+/// Work that keeps to a rate.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pace: Arc<Pace>,
+    /// How many outside wait for what is fetched inside.
+    waiting: watch::Sender<usize>,
 }
 
-/// Waits, within a scope, until `bytes` that came have had their time.
+impl Scope {
+    /// So many outside begin to wait for what is fetched inside.
+    pub(crate) fn waits_begin(&self, count: usize) {
+        self.waiting.send_modify(|waiting| *waiting += count);
+    }
+
+    /// So many wait no longer.
+    pub(crate) fn waits_end(&self, count: usize) {
+        self.waiting.send_modify(|waiting| *waiting -= count);
+    }
+}
+
+/// Runs `work` at that rate.
+pub(crate) async fn scope<F: Future>(pace: Arc<Pace>, work: F) -> F::Output {
+    SCOPE.scope(Arc::new(Scope { pace, waiting: watch::Sender::new(0) }), work).await
+}
+
+/// The scope that this task is in.
+pub(crate) fn current() -> Option<Arc<Scope>> {
+    SCOPE.try_with(Arc::clone).ok()
+}
+
+/// Waits, within a scope, until `bytes` that came have had their time, or somebody outside waits for more.
 pub(crate) async fn keep(bytes: u64) {
-    let wait = PACE.try_with(|pace| pace.take(bytes)).unwrap_or_default();
+    let Some(scope) = current() else { return };
+    let mut waiting = scope.waiting.subscribe();
+    if *waiting.borrow_and_update() > 0 {
+        return;
+    }
+    let wait = scope.pace.take(bytes);
     if !wait.is_zero() {
-        Clock.sleep(wait).await;
+        tokio::select! {
+            () = Clock.sleep(wait) => {}
+            _waited_for = waiting.wait_for(|waiting| *waiting > 0) => {}
+        }
     }
 }
 

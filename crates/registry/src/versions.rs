@@ -27,6 +27,13 @@ impl Versions {
         self.0.iter().filter_map(|(reference, history)| Some((reference.tag(), history.last()?)))
     }
 
+    /// Where each name points, the one with the tag `latest` first.
+    pub(crate) fn current(&self) -> impl Iterator<Item = (&ModelRef, &TagEntry)> {
+        let named = || self.0.iter().filter_map(|(reference, history)| Some((reference, history.last()?)));
+        let is_latest = |(reference, _): &(&ModelRef, &TagEntry)| reference.tag() == DEFAULT_TAG;
+        named().filter(is_latest).chain(named().filter(move |one| !is_latest(one)))
+    }
+
     /// What `main` means: the tag `latest` if there is one, else what was last pulled or pushed.
     pub(crate) fn main(&self) -> Option<&TagEntry> {
         let latest = self.tags().find(|(tag, _)| *tag == DEFAULT_TAG).map(|(_, entry)| entry);
@@ -91,6 +98,8 @@ mod tests {
         assert_eq!(versions_without.find("main"), Some(&entry(3, 7)));
         let with = versions(&[("a", &[entry(1, 5)]), ("latest", &[entry(2, 1)])]);
         assert_eq!(with.find("main"), Some(&entry(2, 1)));
+        let current: Vec<String> = with.current().map(|(reference, _)| reference.to_string()).collect();
+        assert_eq!(current, ["m:latest", "m:a"]);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::disk::{Disk, DiskFile, OpenMode, RealDisk};
 use crate::durable::{self, StagedFile};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
 use crate::layout::Layout;
-use crate::recipe::VerifiedRecipes;
 use crate::tree_cache::TreeCache;
 use crate::verified::VerifiedFiles;
 use crate::{Blob, BlobInfo, BlobWriter, StorageError, Tree};
@@ -25,7 +24,6 @@ use crate::{Blob, BlobInfo, BlobWriter, StorageError, Tree};
 pub struct BlobStore {
     layout: Arc<Layout>,
     trees: TreeCache,
-    recipes: VerifiedRecipes,
 }
 
 impl BlobStore {
@@ -43,7 +41,7 @@ impl BlobStore {
     /// As there.
     pub fn open_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StorageError> {
         let layout = Layout::open(disk, root)?;
-        Ok(Self { layout, trees: TreeCache::default(), recipes: VerifiedRecipes::default() })
+        Ok(Self { layout, trees: TreeCache::default() })
     }
 
     /// The disk that holds it.
@@ -61,10 +59,6 @@ impl BlobStore {
 
     pub(crate) fn trees(&self) -> &TreeCache {
         &self.trees
-    }
-
-    pub(crate) fn verified_recipes(&self) -> &VerifiedRecipes {
-        &self.recipes
     }
 
     /// Whether a blob of that name is there, whole or as a recipe; says nothing about its bytes.

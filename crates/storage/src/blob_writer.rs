@@ -31,7 +31,7 @@ pub(crate) trait WriteWatch: fmt::Debug + Send + Sync {
     /// `bytes` were written within `elapsed`.
     fn wrote(&mut self, bytes: u64, elapsed: Duration);
 
-    /// Whether something else was given up for `bytes` that did not fit, so that it is worth trying again.
+    /// Whether there is room now for `bytes` that did not fit, so that it is worth trying again.
     fn made_room(&mut self, error: &StorageError, bytes: u64) -> bool;
 
     /// Writing failed.
@@ -83,6 +83,8 @@ impl BlobWriter {
                     self.copy_to(&mut elsewhere)?;
                     std::mem::replace(self, elsewhere).discard();
                 }
+                // Others may have left since it was looked for.
+                None if watch.made_room(&error, bytes.len() as u64) => {}
                 None => return Err(error),
             }
         }

@@ -113,7 +113,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 }
 
 /// Locks a file just opened at `path`; false if someone else holds it, or replaced or removed it in between.
-fn lock_at(disk: &dyn Disk, file: &dyn DiskFile, path: &Path) -> Result<bool, StorageError> {
+pub(crate) fn lock_at(disk: &dyn Disk, file: &dyn DiskFile, path: &Path) -> Result<bool, StorageError> {
     match file.try_lock() {
         Ok(locked) => Ok(locked && is_file_at(disk, file, path)),
         Err(error) => Err(StorageError::io("lock", path, error)),

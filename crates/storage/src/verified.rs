@@ -1,7 +1,8 @@
 //! Which blobs were read in full and found right since the system started, so that each is hashed once.
 //!
 //! A file counts as the one that was read while its [`FileStatus`] is the same; the status-change time in it cannot be
-//! set back by a program. The memory is shared by all processes of one store: a journal in it, named after the boot,
+//! set back by a program. A recipe counts as read while the states of its own file and of all its parts' files are the
+//! same, for which [`joined`] stands. The memory is shared by all processes of one store: a journal in it, named after the boot,
 //! which ends with it, because a power loss may change what lies on the disk. Nothing depends on the journal: it is
 //! never fsynced, may be torn or lost, and is begun anew when it is full. Who can write it can write the blobs, too.
 
@@ -168,6 +169,26 @@ impl Record {
     }
 }
 
+/// What stands in a record for the states of several files, `size` bytes together: another if one of them is another, and
+/// the state of no file. Its numbers are a hash of theirs.
+pub(crate) fn joined(size: u64, states: &[FileStatus]) -> FileStatus {
+    let mut hasher = blake3::Hasher::new();
+    for FileStatus { is_dir, size, device, inode, modified, changed } in states {
+        hasher.update(&[u8::from(*is_dir)]);
+        for number in [size, device, inode] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for (seconds, nanoseconds) in [modified, changed] {
+            hasher.update(&seconds.to_le_bytes()).update(&nanoseconds.to_le_bytes());
+        }
+    }
+    let mut numbers = [[0; 8]; 6];
+    hasher.finalize_xof().fill(numbers.as_flattened_mut());
+    let [device, inode] = [numbers[0], numbers[1]].map(u64::from_le_bytes);
+    let [a, b, c, d] = [numbers[2], numbers[3], numbers[4], numbers[5]].map(i64::from_le_bytes);
+    FileStatus { is_dir: false, size, device, inode, modified: (a, b), changed: (c, d) }
+}
+
 fn checksum(body: &[u8]) -> [u8; 8] {
     let hash = blake3::hash(body);
     let (chunks, _) = hash.as_bytes().as_chunks::<8>();
@@ -178,7 +199,7 @@ fn checksum(body: &[u8]) -> [u8; 8] {
 mod tests {
     use helios_types::Digest;
 
-    use super::{RECORD_BYTES, Record};
+    use super::{RECORD_BYTES, Record, joined};
     use crate::{BlobInfo, FileStatus};
 
     #[test]
@@ -195,5 +216,26 @@ mod tests {
             assert!(Record::from_bytes(&wrong).is_none(), "bit {bit}");
         }
         assert!(Record::from_bytes(&[0; RECORD_BYTES]).is_none());
+    }
+    #[test]
+    fn joined_states_differ_if_one_does_and_fit_a_record() {
+        let state = |number: u64| {
+            let time = (number as i64, -7);
+            FileStatus { is_dir: false, size: 3, device: 4, inode: number, modified: time, changed: (5, 6) }
+        };
+        let (two, info) = (
+            [state(1), state(2)],
+            BlobInfo { digest: Digest::from_bytes([1; 32]), blake3: [2; 32], size: 9 },
+        );
+        let status = joined(9, &two);
+        assert_eq!(
+            Record::from_bytes(&Record { status, info }.to_bytes()).expect("its own bytes").status,
+            status
+        );
+        let mut later = two;
+        later[1].changed.1 += 1;
+        for others in [&later[..], &two[..1], &[two[1], two[0]], &[state(1), state(2), state(2)]] {
+            assert_ne!(joined(9, others), status, "{others:?}");
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
-use helios_registry::{FromSource, ModelStore, RegistryClient, Resolved, Secret};
+use helios_registry::{
+    FromSource, ModelStore, ModelUse, RegistryClient, RegistryError, Resolved, Role, Secret,
+};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Clock, Shutdown, Tasks};
 use helios_types::{Classify, ErrorCode, ModelRef};
@@ -16,7 +18,9 @@ use helios_worker::{Host, Machine, ServeOptions, keep_lease};
 use crate::cli::{PartArgs, ProxyArgs, RegistryArgs, WorkerArgs};
 use crate::config::Config;
 use crate::models;
-use crate::parts::{Interrupt, Neighbours, RegistryFleet, StoreTexts, announce, check_internal, mounts};
+use crate::parts::{
+    Interrupt, Neighbours, RegistryFleet, StoreTexts, announce, check_internal, metrics_mount, mounts,
+};
 use crate::progress::PullProgress;
 
 /// How often a worker that loads says so: thrice within the time that what was handed out is safe.
@@ -34,15 +38,19 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let part = args.part().context("`helios registry` needs --listen")?;
     check_internal(part.listen, part.cluster_token.as_deref())?;
     let interrupt = Interrupt::listen()?;
+    let metrics = metrics_mount(Metrics::install()?);
+    helios_registry::describe_metrics();
     let listener = helios_runtime::bind(part.listen).await?;
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
-    let routes = guarded(mounts(&registry), &guard_rules(config, &part));
+    let mounts = mounts(&registry).into_iter().chain([metrics]).collect();
+    let routes = guarded(mounts, &guard_rules(config, &part));
     let tasks = Tasks::new(interrupt.shutdown().child());
     registry.keep_scrubbed(&tasks, Arc::new(FromSource));
     registry.keep_prefetched(&tasks);
     announce(address);
     let shutdown = interrupt.shutdown().clone();
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     let served =
         axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await });
     let ended = async {
@@ -114,11 +122,33 @@ async fn start_host(
     };
     let store = neighbours.store(config, tasks).await?;
     let resolved = resolve(registry, &args.model).await?;
+    note_use(&store, &resolved).await;
     let load = async { Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?) };
-    tokio::select! {
+    let host: anyhow::Result<Host> = tokio::select! {
         biased;
         host = load => host,
         never = keep_files(registry, &resolved) => match never {},
+    };
+    if host.is_ok()
+        && let Err(error) = store.remove_leftovers().await
+    {
+        tracing::warn!(%error, "what interrupted downloads left stays in the cache");
+    }
+    host
+}
+
+/// Tells the registry that the model is asked for here, if its weights have to be fetched: else somebody has told before.
+async fn note_use(store: &ModelStore, resolved: &Resolved) {
+    let told = async {
+        if store.is_here(resolved.manifest.required(Role::Weights)?).await? {
+            return Ok(());
+        }
+        let model = resolved.reference.clone();
+        store.note_uses(vec![ModelUse { model, count: 1, ago_ms: 0 }]).await
+    };
+    let told: Result<(), RegistryError> = told.await;
+    if let Err(error) = told {
+        tracing::warn!(%error, "the registry was not told that the model is used");
     }
 }
 

@@ -34,6 +34,7 @@ impl Flags {
 
     /// Adds those of `helios worker`.
     pub(crate) fn worker(mut self, args: &WorkerArgs) -> Result<Self, String> {
+        self.set("store", "cache_budget", args.cache_budget.as_ref().map(|budget| json!(budget)));
         self.engine(args.kv_memory.as_deref(), &args.engine)?;
         Ok(self)
     }

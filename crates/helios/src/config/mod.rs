@@ -88,6 +88,9 @@ pub(crate) struct StoreConfig {
     /// Most bytes of blobs in that directory, such as `500GiB`; by default what its file system has. At the bound, weights
     /// that can be had again from elsewhere leave, those of least use first; what cannot stays, and a pull is refused.
     pub(crate) budget: Option<String>,
+    /// Most bytes of blobs that a worker keeps of models whose registry is on another host (`cache` in that directory), such
+    /// as `200GiB`; by default nine tenths of what is free beside them when it starts. What was used least of late makes room.
+    pub(crate) cache_budget: Option<String>,
     /// More directories, in the order that new blobs try them behind the first; blobs move between them by use.
     pub(crate) tiers: Vec<TierSettings>,
     /// How files are read: `auto` (io_uring where the system allows it), `io_uring` or `threads`.
@@ -264,6 +267,7 @@ impl Config {
         if let Some(dir) = &self.store.dir {
             self.store.tier_directories(dir)?;
         }
+        self.store.cache_bytes()?;
         self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;
         self.worker.validate().map_err(|error| value(error.to_string()))
     }

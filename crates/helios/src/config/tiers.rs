@@ -79,6 +79,16 @@ impl StoreConfig {
     }
 }
 
+impl StoreConfig {
+    /// Bytes of a worker's cache, where they are configured.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for what is no size.
+    pub(crate) fn cache_bytes(&self) -> Result<Option<u64>, ConfigError> {
+        self.cache_budget.as_deref().map(|budget| bytes("store.cache_budget", budget)).transpose()
+    }
+}
+
 fn bytes(key: &str, text: &str) -> Result<u64, ConfigError> {
     parse_size(text).map_err(|problem| ConfigError::Value { message: format!("{key}: {problem}") })
 }

@@ -11,7 +11,7 @@ mod uses;
 
 pub(crate) use fleet::RegistryFleet;
 pub(crate) use listen::{Interrupt, announce, check_internal};
-pub(crate) use mounts::mounts;
+pub(crate) use mounts::{metrics_mount, mounts};
 pub(crate) use neighbours::Neighbours;
 pub(crate) use platform::Platform;
 pub(crate) use texts::StoreTexts;

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use axum::http::Method;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use helios_proxy::{Access, Bodies, Mount, Permission, refusal};
 use helios_registry::{Registry, http, hub, oci};
+use helios_runtime::telemetry::Metrics;
 
 /// Every protocol of a registry.
 pub(crate) fn mounts(registry: &Arc<Registry>) -> Vec<Mount> {
@@ -23,6 +26,25 @@ pub(crate) fn mounts(registry: &Arc<Registry>) -> Vec<Mount> {
         router: oci::router(registry.clone()),
     };
     vec![own, hub, oci]
+}
+
+/// What this process counts, as the proxy shows it, for a listener that is no proxy's.
+pub(crate) fn metrics_mount(metrics: Metrics) -> Mount {
+    const ACCESS: Access = Access { permission: Permission::Admin, bodies: Bodies::Json };
+    const PATH: &str = "/metrics";
+    let show = move || {
+        let text = metrics.render();
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+    };
+    Mount {
+        name: PATH,
+        access: |method, path| {
+            let reads = matches!(*method, Method::GET | Method::HEAD);
+            (reads && path == PATH).then_some(ACCESS)
+        },
+        refusal,
+        router: axum::Router::new().route(PATH, get(show)),
+    }
 }
 
 /// Reading models takes the permission that asking them takes.

@@ -30,8 +30,10 @@ impl Neighbours<'_> {
         let listener = helios_runtime::bind(self.listen).await?;
         let address = beside(self.advertised, listener.local_addr()?.port())?;
         let (client, cache) = (self.registry.clone(), config.store_dir()?.join("cache"));
-        let opened =
-            tokio::task::spawn_blocking(move || ModelStore::node(client, &cache, address, self.token));
+        let budget = config.store.cache_bytes()?;
+        let opened = tokio::task::spawn_blocking(move || {
+            ModelStore::node(client, &cache, budget, address, self.token)
+        });
         let (store, node) = opened.await??;
         let pieces = Mount {
             name: "pieces",

@@ -69,6 +69,26 @@ fn internal_listeners_want_the_cluster_token() {
     let mut command = crate::harness::helios(store.path());
     command.env("HELIOS_CLUSTER_TOKEN", "s3cret").args(["registry", "--listen", "127.0.0.1:0"]);
     let registry = crate::harness::Server::start(command);
-    let url = format!("{}/registry/v1/models", registry.url);
-    assert_eq!(crate::harness::get(&url).0, 401);
+    for path in ["/registry/v1/models", "/metrics"] {
+        assert_eq!(crate::harness::get(&format!("{}{path}", registry.url)).0, 401, "{path}");
+    }
+}
+
+#[test]
+fn a_registry_alone_shows_what_it_counts() {
+    let store = tempfile::tempdir().unwrap();
+    let mut command = crate::harness::helios(store.path());
+    command.args(["registry", "--listen", "127.0.0.1:0"]);
+    let registry = crate::harness::Server::start(command);
+    let file = store.path().join("tiny.gguf");
+    std::fs::write(&file, crate::tiny_models::gguf(1.0)).unwrap();
+    let pulled = json!({ "source": format!("file:{}", file.display()), "name": "tiny" });
+    assert_eq!(crate::harness::post(&format!("{}/registry/v1/pull", registry.url), &pulled).0, 200);
+    let uses = json!({ "uses": [{ "model": "tiny:latest", "count": 3 }] });
+    assert_eq!(crate::harness::post(&format!("{}/registry/v1/uses", registry.url), &uses).0, 200);
+    let (status, metrics) = crate::harness::get(&format!("{}/metrics", registry.url));
+    let counted = r#"helios_registry_uses_total{found="near"} 3"#;
+    assert!(status == 200 && metrics.lines().any(|line| line == counted), "{status}: {metrics}");
+    assert!(metrics.contains("# HELP helios_registry_uses_total"), "{metrics}");
+    assert_eq!(crate::harness::post(&format!("{}/metrics", registry.url), &json!({})).0, 404);
 }

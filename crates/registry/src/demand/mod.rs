@@ -4,6 +4,7 @@
 //! The history is kept in `history.json` and losable: without it, the policy begins anew. What the operator wants
 //! (`warm`) is kept in the database and is not.
 
+mod downloads;
 mod file;
 mod history;
 mod odds;
@@ -17,6 +18,7 @@ use helios_types::{ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
 
+pub(crate) use downloads::Download;
 pub use file::recorded_trace;
 pub(crate) use outlook::{Expected, Look, Order, Seen, Why};
 
@@ -24,6 +26,7 @@ use crate::blocking::blocking;
 use crate::prefetch::{EventKind, Gate, ModelCost, ModelIndex, Policy, PolicyOptions};
 use crate::warm::Pin;
 use crate::{Registry, RegistryConfig, RegistryError, WallClock, metrics};
+use downloads::Downloads;
 use file::Saved;
 use history::History;
 use odds::Odds;
@@ -49,6 +52,7 @@ pub struct ModelUse {
 pub(crate) struct Demand {
     state: Mutex<State>,
     odds: Odds,
+    downloads: Downloads,
     changed: Notify,
     loaded: OnceCell<()>,
     wall_clock: WallClock,
@@ -99,6 +103,7 @@ impl Demand {
         Self {
             state: Mutex::new(state),
             odds: Odds::default(),
+            downloads: Downloads::default(),
             changed: Notify::new(),
             loaded: OnceCell::new(),
             wall_clock: config.wall_clock.clone(),
@@ -190,6 +195,15 @@ impl State {
         self.is_dirty = true;
     }
 
+    /// The numbers of all names of the version that `model` names: what was fetched for one is there for the others.
+    fn numbers_of_version(&self, model: &ModelRef) -> Vec<ModelIndex> {
+        let digest = self.known.get(model).map(|known| known.digest);
+        let is_same =
+            |(name, known): &(&ModelRef, &outlook::Known)| *name != model && Some(known.digest) == digest;
+        let others = self.known.iter().filter(is_same).map(|(name, _)| name);
+        others.chain([model]).filter_map(|name| self.history.number(name)).collect()
+    }
+
     /// A model was asked for.
     fn used(&mut self, model: &ModelRef, count: u32, at_ms: u64, is_here: bool) {
         self.uses += u64::from(count);
@@ -198,10 +212,10 @@ impl State {
         if let Some(entry) = self.history.note(model, EventKind::Request, at_ms) {
             self.policy.learn(&entry.event());
         }
-        if let Some(number) = self.history.number(model)
-            && self.policy.used(number)
-        {
-            metrics::prefetch_used();
+        for number in self.numbers_of_version(model) {
+            if self.policy.used(number) {
+                metrics::prefetch_used();
+            }
         }
         self.is_dirty = true;
     }

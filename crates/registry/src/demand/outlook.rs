@@ -145,7 +145,7 @@ impl Demand {
         }
         self.odds.replace(odds);
         state.compare(&look, &of_hour);
-        state.count_costs(look.room);
+        state.count_costs(look.room, &of_hour);
         state.grant(look.now_ms, bytes_per_hour);
         metrics::prefetch_allowance(state.policy.gate().allowance_bytes());
     }
@@ -182,7 +182,8 @@ impl Demand {
             }
             None => drop(state.failures.remove(&order.model)),
         }
-        if let Some(known) = state.known.get_mut(&order.model).filter(|known| known.digest == order.digest) {
+        // A version that has several names came for all of them.
+        for known in state.known.values_mut().filter(|known| known.digest == order.digest) {
             known.missing_bytes = missing_bytes;
             if missing_bytes == 0 {
                 (known.level, known.since, known.evicted) = (Some(WarmLevel::Disk), now_ms, None);
@@ -313,15 +314,32 @@ impl State {
         }
     }
 
-    /// What is missing of a model is what it costs to have it; what is here, what it frees.
-    fn count_costs(&mut self, room: TierRoom) {
-        let cost_of = |model: &ModelRef| match self.known.get(model) {
-            Some(known) if known.missing_bytes > 0 => cost(known.missing_bytes),
-            Some(known) => cost(known.bytes),
-            None => ModelCost::default(),
-        };
-        let costs = self.history.models().iter().map(cost_of).collect();
+    /// What is missing of a model is what it costs to have it; what is here, what it frees. A blob that several models
+    /// here have is freed with the last of them: it counts for one that stays, else for the likeliest.
+    fn count_costs(&mut self, room: TierRoom, of_hour: &[f64]) {
+        let models = self.history.models();
+        let stays = |model| self.known.get(model).is_some_and(|known| self.stays(model, known));
+        let mut order: Vec<ModelIndex> = (0..models.len()).collect();
+        order.sort_by(|a, b| {
+            let rank = |number: ModelIndex| (!stays(&models[number]), -of_hour[number]);
+            let (a, b) = (rank(*a), rank(*b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        let mut counted = HashSet::new();
+        let mut costs = vec![ModelCost::default(); models.len()];
+        for number in order {
+            let Some(known) = self.known.get(&models[number]) else { continue };
+            let freed =
+                known.files.blobs().filter(|blob| known.missing_bytes == 0 && counted.insert(blob.digest));
+            let freed: u64 = freed.map(|blob| blob.size).sum();
+            costs[number] = cost(if known.missing_bytes > 0 { known.missing_bytes } else { freed });
+        }
         self.policy.set_costs(costs, room.budget_bytes);
+    }
+
+    /// Whether a model neither leaves nor makes room.
+    fn stays(&self, model: &ModelRef, known: &Known) -> bool {
+        known.is_leased || !known.may_leave || self.pins.contains_key(model)
     }
 
     /// Grants what the time since the last grant is worth, an hour's at most; a start alone is worth nothing.
@@ -334,9 +352,15 @@ impl State {
 
     fn may_fetch(&self, model: &ModelRef, now_ms: u64) -> bool {
         let known = self.known.get(model);
-        known.is_some_and(|known| known.missing_bytes > 0)
+        known.is_some_and(|known| known.missing_bytes > 0 && !self.is_being_fetched(&known.digest))
             && !self.fetching.contains_key(model)
             && self.failures.get(model).is_none_or(|failure| failure.is_over(now_ms))
+    }
+
+    /// Whether a version is being fetched under any of its names.
+    fn is_being_fetched(&self, digest: &Digest) -> bool {
+        let mut versions = self.fetching.keys().filter_map(|model| self.known.get(model));
+        versions.any(|known| known.digest == *digest)
     }
 
     fn pinned_order(&self, now_ms: u64) -> Option<ModelRef> {
@@ -345,16 +369,10 @@ impl State {
 
     fn predicted_order(&mut self, now_ms: u64, room: TierRoom) -> Option<ModelRef> {
         let (mut here, mut fixed) = (Vec::new(), Vec::new());
-        let being_fetched = |digest: &Digest| {
-            self.fetching
-                .keys()
-                .any(|model| self.known.get(model).is_some_and(|known| known.digest == *digest))
-        };
         for (number, model) in self.history.models().iter().enumerate() {
-            let stays = |known: &Known| known.is_leased || !known.may_leave || self.pins.contains_key(model);
             match self.known.get(model) {
-                Some(known) if known.missing_bytes == 0 && !stays(known) => here.push(number),
-                Some(known) if self.may_fetch(model, now_ms) && !being_fetched(&known.digest) => {}
+                Some(known) if known.missing_bytes == 0 && !self.stays(model, known) => here.push(number),
+                Some(_) if self.may_fetch(model, now_ms) => {}
                 _ => fixed.push(number),
             }
         }

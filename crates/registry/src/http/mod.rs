@@ -16,7 +16,7 @@
 //! | `GET pieces/DIGEST/N` · `GET trees/DIGEST` | a piece of 2 MiB of a blob here or on its way · its BLAKE3 tree |
 //! | `POST swarms/DIGEST` · `PUT holdings` | where to get a piece · which blobs a node has |
 //! | `GET profiles/DIGEST` | the memory profile of a manifest, with its details |
-//! | `POST uses` | how often which models were asked for, from proxies |
+//! | `POST uses` | how often which models were asked for, from proxies and workers |
 //! | `GET warm` · `PUT warm` · `DELETE warm?model=NAME` | which models are near and why · keeps one · lets it go |
 //! | `PUT workers/ID` · `DELETE workers/ID` | renews · ends a lease |
 //! | `GET workers?after=VERSION&wait_ms=N` | the live workers, at once or when they change |

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::error::HubError;
 use super::info::next_page;
 use super::state::{Hub, Version, body};
+use crate::demand::Download;
 use crate::http::ranged;
 use crate::manifest::FileEntry;
 use crate::query::Query;
@@ -98,11 +99,17 @@ pub(super) async fn resolve(
     path: &str,
     request: Request,
 ) -> Result<Response, HubError> {
+    let download = Download::begun_by(&request);
     let version = hub.version(repository, revision).await?;
     let Some(file) = version.file(path) else {
         // Clients remember by the commit that the file is not there.
         return Err(HubError::no_entry(path).with(HeaderMap::from_iter([version.header()])));
     };
+    if let Some((download, model)) = download.zip(version.model.as_ref())
+        && version.manifest.begins_with(&file.blob.digest)
+    {
+        hub.registry.note_download(download, model).await;
+    }
     let content = hub.registry.content(file.blob).await?;
     let mut response = ranged::answer(&content, request.method(), request.headers()).await?;
     let headers = response.headers_mut();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use helios_types::Digest;
+use helios_types::{Digest, ModelRef};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
@@ -32,6 +32,8 @@ pub(super) struct Hub {
 pub(super) struct Version {
     pub(super) digest: Digest,
     pub(super) manifest: Arc<Manifest>,
+    /// A name that points to it now, if one does.
+    pub(super) model: Option<ModelRef>,
     /// When a tag was moved there, in milliseconds since 1970.
     pub(super) at: u64,
 }
@@ -52,7 +54,9 @@ impl Hub {
         let versions = self.versions(repository).await?;
         let entry = versions.find(revision).ok_or_else(|| HubError::no_revision(repository, revision))?;
         let manifest = self.registry.manifest(&entry.digest).await?;
-        Ok(Version { digest: entry.digest, manifest, at: entry.at })
+        let model = versions.current().find(|(_, current)| current.digest == entry.digest);
+        let model = model.map(|(reference, _)| reference.clone());
+        Ok(Version { digest: entry.digest, manifest, model, at: entry.at })
     }
 }
 

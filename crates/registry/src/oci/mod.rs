@@ -70,7 +70,7 @@ async fn dispatch(oci: &Oci, call: Call, request: Request) -> Result<Response, O
         About::ReadManifest { reference } => manifests::read(oci, &name, &reference, request).await,
         About::PutManifest { reference } => manifests::put(oci, &name, &reference, request).await,
         About::DeleteManifest { reference } => manifests::delete(oci, &name, &reference).await,
-        About::ReadBlob { digest } => blobs::read(oci, &digest, request).await,
+        About::ReadBlob { digest } => blobs::read(oci, &name, &digest, request).await,
         About::BeginUpload => uploads::begin(oci, &name, request).await,
         About::UploadState { id } => uploads::state(oci, &name, &id).await,
         About::UploadPiece { id } => uploads::piece(oci, &name, &id, request).await,

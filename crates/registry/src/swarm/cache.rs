@@ -14,7 +14,7 @@ use helios_types::Digest;
 
 use super::serve::{ANNOUNCE_EVERY, UnderWay, missing, piece_range, piece_under_way};
 use super::tracker::HOLDINGS_MAX;
-use super::{SHARED_BYTES_MIN, Swarm, SwarmFile};
+use super::{CacheRoom, SHARED_BYTES_MIN, Swarm, SwarmFile};
 use crate::blocking::blocking;
 use crate::transfer::{Origin, Turns, fetch_blob};
 use crate::{FetchConfig, FleetConfig, RegistryClient, RegistryError};
@@ -24,6 +24,7 @@ use crate::{FetchConfig, FleetConfig, RegistryClient, RegistryError};
 pub struct SharedCache {
     client: RegistryClient,
     blobs: Arc<Tiers>,
+    room: Arc<CacheRoom>,
     swarm: Swarm,
     turns: Turns,
     /// What manifests said of blobs that were asked for here.
@@ -31,18 +32,23 @@ pub struct SharedCache {
 }
 
 impl SharedCache {
-    /// The cache in `blobs` of what `client` gives; `fleet` says where the tracker and where this node is.
-    pub(crate) fn new(client: RegistryClient, blobs: Arc<Tiers>, fleet: FleetConfig) -> Self {
+    /// The cache in `blobs`, within `room`, of what `client` gives; `fleet` says where the tracker and where this node is.
+    pub(crate) fn new(
+        client: RegistryClient,
+        (blobs, room): (Arc<Tiers>, Arc<CacheRoom>),
+        fleet: FleetConfig,
+    ) -> Self {
         let swarm = Swarm::new(fleet);
-        Self { client, blobs, swarm, turns: Turns::default(), known: Mutex::default() }
+        Self { client, blobs, room, swarm, turns: Turns::default(), known: Mutex::default() }
     }
 
     /// Maps a blob, verified; brought first if it is not here.
     ///
     /// # Errors
-    /// What the registry says; [`RegistryError::Storage`].
+    /// What the registry says; [`RegistryError::CacheFull`]; [`RegistryError::Storage`].
     pub(crate) async fn blob(&self, info: BlobInfo) -> Result<Blob, RegistryError> {
         self.note(info);
+        let _stays = self.room.opening(info.digest);
         if let Ok(blob) = self.open(info).await {
             return Ok(blob);
         }
@@ -50,8 +56,22 @@ impl SharedCache {
         if let Ok(blob) = self.open(info).await {
             return Ok(blob);
         }
-        self.fetch(info).await?;
+        self.fetch(info).await.map_err(|error| match error {
+            RegistryError::Storage(StorageError::NoRoom { bytes, tiers }) => {
+                RegistryError::CacheFull { bytes, cache: tiers }
+            }
+            error => error,
+        })?;
         self.open(info).await
+    }
+
+    /// Deletes what interrupted downloads left that nobody goes on with; for when everything that is wanted is here.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub(crate) async fn remove_leftovers(&self) -> Result<u64, RegistryError> {
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || Ok(blobs.remove_leftovers()?)).await
     }
 
     /// One piece of a blob that is here or on its way.
@@ -96,8 +116,16 @@ impl SharedCache {
     }
 
     async fn open(&self, info: BlobInfo) -> Result<Blob, RegistryError> {
-        let blobs = Arc::clone(&self.blobs);
-        blocking(move || Ok(blobs.get(&info)?)).await
+        let (blobs, room) = (Arc::clone(&self.blobs), Arc::clone(&self.room));
+        blocking(move || {
+            room.uses(info.digest);
+            let blob = blobs.get(&info)?;
+            if let Err(error) = blobs.save() {
+                tracing::debug!(%error, "a use of a blob of the cache is not remembered");
+            }
+            Ok(blob)
+        })
+        .await
     }
 
     /// Together with the fleet; from the registry alone where that is not worth it, or what came of it is not the blob.

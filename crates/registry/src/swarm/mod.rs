@@ -11,6 +11,7 @@
 //! that is silent is done without.
 
 mod cache;
+mod cache_room;
 mod node;
 mod piece;
 mod serve;
@@ -19,6 +20,7 @@ mod tracker;
 pub(crate) mod wire;
 
 pub use cache::SharedCache;
+pub(crate) use cache_room::CacheRoom;
 pub(crate) use node::Swarm;
 pub(crate) use piece::SwarmFile;
 pub(crate) use share::Share;

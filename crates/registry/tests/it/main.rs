@@ -6,6 +6,7 @@ mod abuse;
 mod archives;
 mod convert;
 mod dedup;
+mod downloaded_uses;
 mod downloads;
 mod fleet;
 mod gc;

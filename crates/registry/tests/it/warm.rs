@@ -208,6 +208,29 @@ async fn what_is_fetched_in_vain_stays_within_the_allowance() {
     assert_eq!(hour_later.predicted, 2, "the next hour's: {hour_later:?}");
 }
 
+/// Two names of one version: it is fetched once, and paid for once.
+#[tokio::test]
+async fn a_version_with_two_names_is_fetched_and_paid_for_once() {
+    let weights = models::gguf(1.0).len() as u64;
+    let pair =
+        Pair::new(PrefetchConfig { bytes_per_hour: 7 * weights / 2, ..PrefetchConfig::default() }).await;
+    let registry = pair.open().await;
+    pulled(&registry, 0..2).await;
+    registry.tag(&name("m0"), &name("chat")).await.expect("tagged");
+    for turn in 0..60 {
+        for model in ["m0", "chat", "m1"] {
+            pair.use_at(&registry, model, BEGIN_MS + turn * 2 * MINUTE_MS).await;
+        }
+    }
+    let now = BEGIN_MS + 3 * HOUR_MS;
+    pair.prefetch_at(&registry, now).await;
+    pair.evict(&registry, "m0").await;
+    pair.evict(&registry, "m1").await;
+    let report = pair.prefetch_at(&registry, now + HOUR_MS).await;
+    assert_eq!(report, PrefetchReport { predicted: 2, ..PrefetchReport::default() }, "m0 and m1, not chat");
+    assert!(pair.has(&registry, "chat").await && pair.has(&registry, "m1").await);
+}
+
 #[tokio::test]
 async fn switched_off_it_fetches_only_what_the_operator_wants() {
     let pair = Pair::new(PrefetchConfig { enabled: false, ..generous() }).await;
@@ -221,6 +244,35 @@ async fn switched_off_it_fetches_only_what_the_operator_wants() {
     let report = pair.prefetch_at(&registry, BEGIN_MS + DAY_MS + HOUR_MS).await;
     assert_eq!(report, PrefetchReport { pinned: 1, ..PrefetchReport::default() });
     assert!(pair.has(&registry, "m1").await && !pair.has(&registry, "m0").await);
+}
+
+/// At a byte a second a model takes longer than anybody waits: whoever asks for it meanwhile does not wait for that.
+#[tokio::test]
+async fn who_asks_for_what_is_just_fetched_ahead_does_not_wait_at_its_rate() {
+    let pair = Pair::new(PrefetchConfig { bytes_per_second: 1, ..PrefetchConfig::default() }).await;
+    let registry = pair.open().await;
+    pulled(&registry, 0..1).await;
+    let resolved = registry.resolve(&name("m0")).await.expect("known");
+    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights").clone();
+    pair.evict(&registry, "m0").await;
+    registry.keep_warm(&name("m0"), WarmLevel::Disk).await.expect("kept");
+    let ahead = tokio::spawn({
+        let registry = registry.clone();
+        async move { registry.prefetch().await }
+    });
+    let partial = pair.place.store().join("partial").join(weights.blob.digest.hex());
+    while !partial.exists() {
+        crate::origin::moment().await;
+    }
+    let asked = helios_runtime::Clock.timeout(Duration::from_secs(300), registry.blob(&weights));
+    let blob = asked.await.expect("not at that rate").expect("there");
+    assert_eq!(blob.len() as u64, weights.blob.size);
+    let report = ahead.await.expect("no panic").expect("a pass");
+    assert_eq!(
+        report,
+        PrefetchReport { pinned: 1, ..PrefetchReport::default() },
+        "it was the one that fetched"
+    );
 }
 
 #[tokio::test]

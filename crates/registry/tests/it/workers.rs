@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use helios_registry::{FileEntry, ModelStore, RegistryClient, Role, SharedCache, http};
+use helios_types::{Classify, ErrorCode};
 use tokio::task::JoinHandle;
 
 use crate::fleet::{NODES, Node, announce, assert_at_most_a_tenth_more, liar, listen, name, serve};
@@ -25,10 +26,15 @@ impl Worker {
     }
 
     async fn start_in(place: Place, registry: &str) -> Self {
+        Self::start_with(place, registry, None).await
+    }
+
+    /// With a cache of so many bytes.
+    async fn start_with(place: Place, registry: &str, budget: Option<u64>) -> Self {
         let (listener, address) = listen().await;
         let client = RegistryClient::new(registry, None).expect("a client");
         let (store, node) =
-            ModelStore::node(client, &place.path("cache"), address.clone(), None).expect("a store");
+            ModelStore::node(client, &place.path("cache"), budget, address.clone(), None).expect("a store");
         let server = serve(listener, http::node_router(Arc::clone(&node)));
         Self { store, node, address, server, place }
     }
@@ -128,4 +134,72 @@ async fn a_worker_gives_pieces_of_what_it_was_asked_for_and_nothing_else() {
         let answer = client.get(url).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), status, "{path}");
     }
+}
+
+/// A registry with a model of each size, and what their weights are, ordered by digest: the order in which they would leave
+/// a cache that knew nothing of their use.
+async fn registry_of(sizes: &[usize]) -> (String, Vec<FileEntry>, Place) {
+    let place = Place::new();
+    let registry = place.open().await;
+    let mut weights = Vec::new();
+    for size in sizes {
+        let file = place.write("m.gguf", &models::large_gguf(*size));
+        let model = name(&format!("m{size}"));
+        let resolved = registry.import(&file, Some(model), &mut |_| {}).await.expect("imported");
+        weights.push(resolved.manifest.required(Role::Weights).expect("weights").clone());
+    }
+    weights.sort_by_key(|file| file.blob.digest);
+    let (listener, address) = listen().await;
+    serve(listener, http::router(registry));
+    (address, weights, place)
+}
+
+/// Which of these files the cache of a worker has.
+fn cached<'a>(worker: &Worker, files: &'a [FileEntry]) -> Vec<&'a FileEntry> {
+    let blobs = worker.place.path("cache/blobs/sha256");
+    files.iter().filter(|file| blobs.join(file.blob.digest.hex()).exists()).collect()
+}
+
+const MIB: usize = 1 << 20;
+/// Three files of which two fit into a cache of [`TWO`].
+const THREE: [usize; 3] = [4 * MIB, 4 * MIB + 1, 4 * MIB + 2];
+const TWO: Option<u64> = Some(9 << 20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_keeps_to_its_budget_and_what_was_used_least_of_late_leaves() {
+    let (registry, files, _place) = registry_of(&THREE).await;
+    let worker = Worker::start_with(Place::new(), &registry, TWO).await;
+    for number in [0, 1, 0, 2] {
+        worker.store.file(&files[number]).await.expect("the weights");
+    }
+    assert_eq!(cached(&worker, &files), [&files[0], &files[2]]);
+    worker.server.abort();
+    // What was used is remembered, and a budget that became smaller is kept to at once.
+    let Worker { place, store, node, .. } = worker;
+    drop((store, node));
+    let again = Worker::start_with(place, &registry, Some(5 << 20)).await;
+    assert_eq!(cached(&again, &files), [&files[0]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_uses_does_not_leave_a_cache_for_what_comes() {
+    let (registry, files, _place) = registry_of(&THREE).await;
+    let worker = Worker::start_with(Place::new(), &registry, TWO).await;
+    let open = worker.store.file(&files[0]).await.expect("the weights");
+    let also_open = worker.store.file(&files[1]).await.expect("the weights");
+    let error = worker.store.file(&files[2]).await.expect_err("no room");
+    assert_eq!(error.code(), ErrorCode::StorageFull);
+    assert!(error.to_string().contains("--cache-budget"), "{error}");
+    drop((open, also_open));
+
+    // As the worker of another process, which only tells what it has opened since it began.
+    let client = RegistryClient::new(&registry, None).expect("a client");
+    let cache = worker.place.path("cache");
+    let (other, _node) =
+        ModelStore::node(client, &cache, TWO, worker.address.clone(), None).expect("a store");
+    let error = other.file(&files[2]).await.expect_err("the first worker is alive");
+    assert_eq!(error.code(), ErrorCode::StorageFull);
+    assert_eq!(cached(&worker, &files), [&files[0], &files[1]]);
+    worker.store.file(&files[2]).await.expect("nobody else uses what leaves");
+    assert_eq!(cached(&worker, &files).len(), 2);
 }

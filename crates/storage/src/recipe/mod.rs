@@ -12,7 +12,6 @@ use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
 pub use plan::{DedupLimits, RecipePlan, TensorIndex};
-pub(crate) use store::VerifiedRecipes;
 
 use crate::BlobInfo;
 

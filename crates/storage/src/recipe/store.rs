@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use helios_types::Digest;
 
@@ -12,17 +12,7 @@ use super::{RECIPE_BYTES_MAX, Recipe, RecipePart, SCHEMA};
 use crate::disk::{DiskFile, FileStatus, OpenMode};
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
 use crate::scrub::ScrubPart;
-use crate::{Blob, BlobInfo, BlobStore, DurableFiles, FileBytes, StorageError, durable};
-
-/// The recipes whose parts, put together, were found right, with the states of the files they were read from.
-#[derive(Debug, Default)]
-pub(crate) struct VerifiedRecipes(Mutex<HashMap<Digest, (BlobInfo, Vec<FileStatus>)>>);
-
-impl VerifiedRecipes {
-    fn entries(&self) -> MutexGuard<'_, HashMap<Digest, (BlobInfo, Vec<FileStatus>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::{Blob, BlobInfo, BlobStore, DurableFiles, FileBytes, StorageError, durable, verified};
 
 /// A recipe with its files open.
 struct Opened {
@@ -32,10 +22,17 @@ struct Opened {
     states: Vec<FileStatus>,
 }
 
+impl Opened {
+    /// What stands for the states of all its files where verified files are remembered.
+    fn state(&self) -> FileStatus {
+        verified::joined(self.recipe.whole.size, &self.states)
+    }
+}
+
 impl BlobStore {
     /// Opens a file of a model without copying it: the map of the whole blob, or, if it is kept as a recipe, of the blobs
-    /// that it lies in. The first time in this process, and whenever one of the files has changed, all of it is read and
-    /// compared with `info`: O(size).
+    /// that it lies in. The first time since the system started, and whenever one of the files has changed, all of it is
+    /// read and compared with `info`: O(size).
     ///
     /// # Errors
     /// As [`get`](Self::get); [`StorageError::RecipeBroken`] if the file is kept as a recipe whose parts are gone or
@@ -50,10 +47,8 @@ impl BlobStore {
             // Somebody may have brought the whole file back in between.
             None => return self.get_whole(info).map(FileBytes::from),
         };
-        let known = self.verified_recipes().entries().get(&info.digest).cloned();
-        if known.as_ref() != Some(&(*info, opened.states.clone())) {
+        if !self.is_verified(opened.state(), info) {
             self.verify_recipe(&opened, info)?;
-            self.verified_recipes().entries().insert(info.digest, (*info, opened.states.clone()));
         }
         self.map_parts(&opened)
     }
@@ -154,13 +149,13 @@ impl BlobStore {
 
     /// Reads a recipe that was found wrong once more, to find out which part is.
     pub(crate) fn verify_recipe_again(&self, info: &BlobInfo) -> Result<(), StorageError> {
-        self.verified_recipes().entries().remove(&info.digest);
+        self.verified().forget(&info.digest);
         self.open_recipe(info)?.map_or(Ok(()), |opened| self.verify_recipe(&opened, info))
     }
 
     /// Deletes a recipe and returns its own size on disk, 0 if it was not there.
     pub(crate) fn remove_recipe(&self, digest: &Digest) -> Result<u64, StorageError> {
-        self.verified_recipes().entries().remove(digest);
+        self.verified().forget(digest);
         self.remove_file(&self.recipe_path(digest))
     }
 
@@ -209,7 +204,8 @@ impl BlobStore {
         Ok(Some(Opened { recipe, files, states }))
     }
 
-    /// Reads the parts (not their maps: a failing disk is then an error, not a signal) and compares them with `info`.
+    /// Reads the parts (not their maps: a failing disk is then an error, not a signal) and compares them with `info`; what
+    /// is right is remembered.
     fn verify_recipe(&self, opened: &Opened, info: &BlobInfo) -> Result<(), StorageError> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -226,6 +222,8 @@ impl BlobStore {
             }
         }
         if (hasher.count(), *hasher.finalize().as_bytes()) == (info.size, info.blake3) {
+            // A file that changed meanwhile has another state when the recipe is opened next.
+            self.verified().insert(opened.state(), info);
             return Ok(());
         }
         for source in opened.recipe.sources() {

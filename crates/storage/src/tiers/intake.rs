@@ -13,6 +13,8 @@ use crate::{BlobInfo, BlobStore, BlobWriter, StorageError};
 
 /// Derived blobs given up at a time, about: a disk that is full is full for the next write, too.
 const GIVE_UP_BYTES_MIN: u64 = 256 << 20;
+/// Times that one writer may lose the room it made to others: each time another one goes on.
+const ROOM_LOST_MAX: usize = 64;
 
 impl Tiers {
     /// Stores a small blob whole.
@@ -141,10 +143,15 @@ impl Tiers {
         if self.keeps_books() {
             (0..self.directories.len()).for_each(|id| self.refresh(id));
         }
-        let placement = self.place_new(bytes).ok_or_else(|| self.no_room(bytes))?;
-        self.make_way(&placement);
-        // Another writer may have taken the room that was made: then there is none.
-        Reservation::new(self, placement.place, bytes).ok_or_else(|| self.no_room(bytes))
+        for _ in 0..ROOM_LOST_MAX {
+            let placement = self.place_new(bytes).ok_or_else(|| self.no_room(bytes))?;
+            self.make_way(&placement);
+            // Another writer may have taken the room that was made: it is then looked for again.
+            if let Some(reservation) = Reservation::new(self, placement.place, bytes) {
+                return Ok(reservation);
+            }
+        }
+        Err(self.no_room(bytes))
     }
 
     /// Where a new blob goes, and what leaves for it.
@@ -205,7 +212,15 @@ impl WriteWatch for Watch {
 
     fn made_room(&mut self, error: &StorageError, bytes: u64) -> bool {
         let Some(reservation) = &self.reservation else { return false };
-        reservation.tiers().made_room(reservation.place(), error, bytes)
+        let (tiers, place) = (reservation.tiers(), reservation.place());
+        match error {
+            // Another writer may have taken the room that was made, and left since.
+            StorageError::NoRoom { .. } => {
+                let room = tiers.ledger().place_in_room(reservation.bytes() + bytes);
+                room.is_some_and(|placement| placement.place == place)
+            }
+            error => tiers.made_room(place, error, bytes),
+        }
     }
 
     fn failed(&mut self, error: &StorageError) {

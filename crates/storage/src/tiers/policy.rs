@@ -174,12 +174,16 @@ impl Ledger {
     ) -> f64 {
         let elsewhere = self.places_of(digest).filter(|(id, other)| *id != place && other.is_readable);
         let next = elsewhere.map(|(_, other)| other.seconds(bytes)).min_by(f64::total_cmp);
-        let again = can_fetch(digest)
-            .then(|| self.refetch.first_byte_seconds + bytes as f64 / self.refetch.bytes_per_second);
+        let here = self.place(place).seconds(bytes);
+        // However slow the directory: a copy saves the time to the first byte, or no use of it would count.
+        let again = can_fetch(digest).then(|| {
+            let fetched = bytes as f64 / self.refetch.bytes_per_second;
+            self.refetch.first_byte_seconds + fetched.max(here)
+        });
         // The last copy of what nobody can give again moves to a slower disk: that is then the next best place.
         let slowest = || self.places().map(|(_, other)| other.seconds(bytes)).max_by(f64::total_cmp);
         let next = next.or(again).or_else(slowest).unwrap_or_default();
-        let saved = next - self.place(place).seconds(bytes);
+        let saved = next - here;
         self.predictor.probability(digest, now_ms) * saved / bytes.max(1) as f64
     }
 

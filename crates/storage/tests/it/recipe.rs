@@ -37,7 +37,7 @@ pub(crate) fn hashes(bytes: &[u8]) -> TensorHashes {
 const ANY: DedupLimits = DedupLimits { shared_share_min: 0.0, saved_bytes_min: 0 };
 
 /// Puts `base` and `variant` into a store and makes a recipe of the second, if it shares anything.
-fn deduplicated(store: &BlobStore, base: &[u8], variant: &[u8]) -> (BlobInfo, BlobInfo, bool) {
+pub(crate) fn deduplicated(store: &BlobStore, base: &[u8], variant: &[u8]) -> (BlobInfo, BlobInfo, bool) {
     let base_info = store.put(base).expect("stored");
     let variant_info = store.put(variant).expect("stored");
     let mut index = TensorIndex::default();

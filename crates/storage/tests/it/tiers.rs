@@ -45,10 +45,14 @@ impl Place {
     }
 }
 
-/// Bytes of the blobs in a directory, by its file system.
+/// Bytes of the blobs in a directory, by its file system. One that leaves meanwhile counts as gone.
 pub(crate) fn used(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir.join("blobs/sha256")).expect("a folder");
-    entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("an entry").len()).sum()
+    let bytes = entries.map(|entry| match entry.expect("an entry").metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        metadata => metadata.expect("an entry").len(),
+    });
+    bytes.sum()
 }
 
 /// The blob number `number`, of `length` bytes.

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use helios_storage::disk::{Fault, Unsynced};
+use helios_storage::disk::{Fault, OpenMode, Unsynced};
 use helios_storage::{BlobInfo, BlobStore, Disk, SimulatedDisk, StorageError};
 
 use crate::blob_store::{bytes, names, store};
+use crate::recipe::{deduplicated, file, tensors};
 
 const SIZE: usize = 600_000;
 
@@ -120,4 +121,72 @@ fn a_file_that_changed_is_verified_again_by_every_process() {
         assert!(matches!(second.get(&info), Err(StorageError::BlobCorrupt { .. })));
         assert!(matches!(store.get(&info), Err(StorageError::BlobMissing { .. })));
     }
+}
+
+/// The files that [`with_recipe`] puts into a store: the second becomes a recipe of the first.
+fn base_and_variant() -> (Vec<u8>, Vec<u8>) {
+    (file(&tensors(&[1, 2, 3]), "base"), file(&tensors(&[1, 2, 9]), "variant"))
+}
+
+fn with_recipe(store: &BlobStore) -> (BlobInfo, BlobInfo) {
+    let (base, variant) = base_and_variant();
+    let (base, variant, is_recipe) = deduplicated(store, &base, &variant);
+    assert!(is_recipe);
+    (base, variant)
+}
+
+/// Whether a process that opens the store and the recipe reads its parts, and not its own file and one record alone.
+fn reads_parts(disk: &SimulatedDisk, info: &BlobInfo) -> bool {
+    let recipe = format!("/store/recipes/{}.json", info.digest.hex());
+    let recipe_bytes = disk.status(Path::new(&recipe)).expect("a recipe").size;
+    let before = disk.bytes_read();
+    assert!(*open(disk).open_file(info).expect("there").to_blob() == *base_and_variant().1);
+    let read = disk.bytes_read() - before - recipe_bytes;
+    assert!(read >= info.size || read.is_multiple_of(128), "neither records nor all parts: {read}");
+    read >= info.size
+}
+
+#[test]
+fn a_recipe_is_read_once_since_the_system_started_whichever_process_opens_it() {
+    let disk = SimulatedDisk::new(3);
+    let (_, info) = with_recipe(&open(&disk));
+    disk.kill();
+    assert!(!reads_parts(&disk, &info), "it was read back when it was made");
+    disk.lose_power(Unsynced::Kept);
+    assert!(reads_parts(&disk, &info), "the first one since the system started");
+    disk.kill();
+    assert!(!reads_parts(&disk, &info));
+}
+
+#[test]
+fn a_recipe_is_read_again_when_its_file_or_one_of_its_parts_was_written() {
+    let disk = SimulatedDisk::new(3);
+    let store = open(&disk);
+    let (base, info) = with_recipe(&store);
+    let own = store.recipe(&info.digest).expect("readable").expect("a recipe").own;
+    let recipe = Path::new("/store/recipes").join(format!("{}.json", info.digest.hex()));
+    for path in [recipe, store.path(&base.digest), store.path(&own.digest)] {
+        let file = disk.open(&path, OpenMode::OpenOrCreate).expect("there");
+        let mut byte = [0];
+        file.read_at(&mut byte, 0).expect("read");
+        file.write_all_at(&byte, 0).expect("written");
+        assert!(reads_parts(&disk, &info), "{}", path.display());
+        assert!(!reads_parts(&disk, &info), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_part_that_changed_is_found_by_every_process() {
+    let (dir, store) = store();
+    let (base, info) = with_recipe(&store);
+    store.open_file(&info).expect("right");
+    let path = store.path(&base.digest);
+    let mut wrong = base_and_variant().0;
+    let at = wrong.len() - 8192 - 100;
+    wrong[at] ^= 1;
+    fs::write(&path, wrong).expect("overwritten");
+    let second = BlobStore::open(dir.path()).expect("a store");
+    assert!(matches!(second.open_file(&info), Err(StorageError::RecipeBroken { .. })));
+    assert!(!path.exists(), "it is in the quarantine");
+    assert!(matches!(store.open_file(&info), Err(StorageError::RecipeBroken { .. })));
 }
