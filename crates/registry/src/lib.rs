@@ -40,7 +40,6 @@ mod object;
 pub mod oci;
 mod pace;
 mod pins;
-pub mod prefetch;
 pub mod profile;
 mod progress;
 mod pull;

@@ -4,11 +4,12 @@
 use super::Finding;
 
 /// Every crate and its layer. A crate that is not here may not be in the workspace.
-const LAYERS: [(&str, u8); 11] = [
+const LAYERS: [(&str, u8); 12] = [
     ("types", 0),
     ("api", 1),
     ("runtime", 1),
     ("kernels", 1),
+    ("prefetch", 1),
     ("storage", 2),
     ("text", 2),
     ("registry", 3),

@@ -5,6 +5,8 @@
 //! x seconds saved / bytes, and prefetches what has more of it than what would have to leave, within a byte allowance
 //! that only prefetches which were used pay back. [`replay`] runs policies over a trace, [`trace`] makes traces.
 
+#![forbid(unsafe_code)]
+
 use serde::{Deserialize, Serialize};
 
 mod experts;
