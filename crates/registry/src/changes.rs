@@ -29,7 +29,10 @@ pub(crate) enum SmallFile {
 
 impl Registry {
     /// Points a tag at a manifest that the caller holds, so that it stays.
-    pub(crate) async fn point(
+    ///
+    /// # Errors
+    /// [`RegistryError::ReservedName`]; [`RegistryError::Storage`]; [`RegistryError::Metadata`].
+    pub async fn point(
         self: &Arc<Self>,
         reference: ModelRef,
         digest: Digest,

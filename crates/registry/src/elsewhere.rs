@@ -76,7 +76,7 @@ impl Keeper for StoreKeeper {
 
 impl Registry {
     /// Whether a blob is here, or could be fetched again as far as is known.
-    pub(crate) async fn is_to_be_had(&self, digest: &Digest) -> bool {
+    pub async fn is_to_be_had(&self, digest: &Digest) -> bool {
         if self.blobs().contains(digest) {
             return true;
         }

@@ -236,7 +236,7 @@ impl Manifest {
 }
 
 /// Whether a name of a file in a model is relative, plain and stays below its folder.
-pub(crate) fn is_safe_path(path: &str) -> bool {
+pub fn is_safe_path(path: &str) -> bool {
     let part_is_safe = |part: &str| !matches!(part, "" | "." | "..");
     path.len() <= 500
         && path.split('/').all(part_is_safe)

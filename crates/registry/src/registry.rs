@@ -20,7 +20,7 @@ use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
 use crate::metadata::Metadata;
-use crate::pins::{Intake, Pins};
+use crate::pins::Pins;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, import};
 use crate::suggest::suggestion;
@@ -279,16 +279,6 @@ impl Registry {
         Ok(self.metadata.models().await?)
     }
 
-    /// The tags of one name with what each pointed to, oldest first.
-    pub(crate) async fn tags_of(&self, name: &str) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
-        let mut tags = Vec::new();
-        for reference in self.metadata.tags_of(name).await? {
-            let history = self.metadata.history(&reference).await?;
-            tags.push((reference, history));
-        }
-        Ok(tags)
-    }
-
     /// What a tag pointed to, oldest first.
     ///
     /// # Errors
@@ -364,32 +354,12 @@ impl Registry {
         self.blob(manifest.required(role)?).await
     }
 
-    /// What the manifests say of a blob.
-    pub(crate) async fn blob_info(&self, digest: &Digest) -> Result<BlobInfo, RegistryError> {
-        let info = self.metadata.blob(digest).await?;
-        info.ok_or(RegistryError::UnknownDigest { kind: "blob", digest: *digest })
-    }
-
     /// The error for a name that is not here, with the nearest one that is. O(tags).
     pub(crate) async fn not_found(&self, model: &ModelRef) -> RegistryError {
         match self.metadata.tags().await {
             Ok(tags) => not_found(tags, model),
             Err(error) => error.into(),
         }
-    }
-
-    /// The newest manifest that has this blob among its files.
-    pub(crate) async fn manifest_with(
-        &self,
-        blob: &Digest,
-    ) -> Result<Option<(Digest, Arc<Manifest>)>, RegistryError> {
-        let Some(digest) = self.metadata.manifest_with(blob).await? else { return Ok(None) };
-        Ok(self.load(&digest).await?.map(|manifest| (digest, manifest)))
-    }
-
-    /// An intake for one pull.
-    pub(crate) fn intake(&self) -> Arc<Intake> {
-        Arc::new(Intake::new(Arc::clone(&self.blobs), Arc::clone(&self.pins)))
     }
 
     pub(crate) fn metadata(&self) -> &Arc<dyn Metadata> {
@@ -438,7 +408,7 @@ impl Registry {
         &self.elsewhere
     }
 
-    pub(crate) fn pins(&self) -> &Pins {
+    pub(crate) fn pins(&self) -> &Arc<Pins> {
         &self.pins
     }
 
@@ -490,7 +460,8 @@ pub(crate) fn parse_manifest(digest: &Digest, bytes: &[u8]) -> Result<Manifest, 
     Manifest::parse(&subject, bytes)
 }
 
-pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
+/// The digest of some bytes. O(bytes).
+pub fn digest_of(bytes: &[u8]) -> Digest {
     use sha2::Digest as _;
     Digest::from_bytes(sha2::Sha256::digest(bytes).into())
 }

@@ -4,7 +4,7 @@
 use super::Finding;
 
 /// Every crate and its layer. A crate that is not here may not be in the workspace.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("types", 0),
     ("api", 1),
     ("runtime", 1),
@@ -14,6 +14,7 @@ const LAYERS: [(&str, u8); 12] = [
     ("text", 2),
     ("registry", 3),
     ("engine", 3),
+    ("distribution", 4),
     ("worker", 4),
     ("proxy", 4),
     ("helios", 5),

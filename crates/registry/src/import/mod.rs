@@ -18,7 +18,12 @@ use crate::profile::MemoryProfile;
 use crate::{Lineage, Manifest, RegistryError, token_table};
 
 /// Folder of derived files in a manifest; no source has it.
-pub(crate) const DERIVED: &str = "helios";
+pub const DERIVED: &str = "helios";
+
+/// Whether a name is in the folder of what Helios makes itself.
+pub fn is_derived(path: &str) -> bool {
+    path.split('/').next() == Some(DERIVED)
+}
 
 /// What the files say about the model.
 struct Described {

@@ -1,6 +1,6 @@
 //! What others may send to harm: registries and peers that lie, stall or never end, names that lead elsewhere, digests
-//! that are none, things that refer to each other. What origins do is in `downloads`, what clients send in `hub` and
-//! `oci`, wheels are in `packages`, model files in the tests of `storage`.
+//! that are none, things that refer to each other. What origins do is in `downloads`, what clients send in the tests
+//! of `distribution`, wheels are in `packages`, model files in the tests of `storage`.
 
 use std::fs;
 use std::sync::Arc;
