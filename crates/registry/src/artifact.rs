@@ -1,16 +1,16 @@
 //! A version of a model as an OCI manifest: as it was pushed, or made from the manifest of Helios, which then is the
 //! artifact's configuration. What is made is always the same, so that its digest can be relied on.
 
+use helios_model::{FileEntry, Manifest, Role, is_derived};
+
 use bytes::Bytes;
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::import::is_derived;
-use crate::manifest::{FileEntry, Role};
 use crate::registry::digest_of;
-use crate::{Manifest, Registry, RegistryError};
+use crate::{Registry, RegistryError};
 
 /// An OCI image manifest, which artifacts are, too.
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

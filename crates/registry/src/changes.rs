@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
+use helios_model::Manifest;
 use helios_runtime::Clock;
 use helios_types::{Digest, ModelRef};
 
@@ -18,7 +19,7 @@ use crate::blocking::blocking;
 use crate::metadata::Change;
 use crate::registry::{digest_of, manifest_path};
 use crate::tags::{self, TagEntry};
-use crate::{Manifest, Registry, RegistryError, Resolved, names, small_files};
+use crate::{Registry, RegistryError, Resolved, names, small_files};
 
 /// A small file that may change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,13 +9,14 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, Weak};
 
+use helios_model::{Manifest, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::Keeper;
 use helios_types::Digest;
 use tokio::runtime::Handle;
 
 use crate::registry::parse_manifest;
-use crate::{Manifest, Registry, RegistryError, Role, Source};
+use crate::{Registry, RegistryError, Source};
 
 /// Records of versions that were pushed to the remote store, by manifest digest.
 pub(crate) const PUSHED: &str = "pushed";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use helios_model::Manifest;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
@@ -16,15 +17,13 @@ pub use crate::artifact::{Artifact, Descriptor, TITLE};
 use crate::content::Content;
 pub use crate::http::encoding::check_encoding;
 use crate::http::ranged;
-pub use crate::import::{DERIVED, is_derived};
 pub use crate::incoming::{BodyPieces, Incoming};
-pub use crate::manifest::is_safe_path;
 pub use crate::names::is_reserved;
 pub use crate::pins::Intake;
 pub use crate::query::Query;
 pub use crate::registry::digest_of;
 use crate::tags::TagEntry;
-use crate::{Manifest, Registry, RegistryError};
+use crate::{Registry, RegistryError};
 
 /// The answer to `GET` or `HEAD` of a file: whole or a range, as its headers ask.
 ///

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use helios_model::FileEntry;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
 use crate::fetch::GatheredFile;
-use crate::manifest::FileEntry;
 use crate::pins::Intake;
 use crate::{Registry, RegistryError, import, names};
 

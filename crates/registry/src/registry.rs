@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use helios_model::{FileEntry, Manifest, ModelFacts, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::{Mover, TierReport};
 use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
@@ -28,9 +29,7 @@ use crate::swarm::Swarm;
 use crate::tags::TagEntry;
 use crate::transfer::Turns;
 use crate::upstream::{self, Upstream};
-use crate::{
-    CatalogueModel, FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, catalogue,
-};
+use crate::{CatalogueModel, Members, RegistryConfig, RegistryError, catalogue};
 
 /// A content-addressed store of models, open under an exclusive lock.
 #[derive(Debug)]
@@ -345,7 +344,7 @@ impl Registry {
     /// The bytes of the file with a role that every model has.
     ///
     /// # Errors
-    /// [`RegistryError::MissingRole`]; [`RegistryError::Storage`].
+    /// [`RegistryError::Model`]; [`RegistryError::Storage`].
     pub async fn derived_bytes(
         self: &Arc<Self>,
         manifest: &Manifest,
@@ -457,7 +456,7 @@ pub(crate) fn parse_manifest(digest: &Digest, bytes: &[u8]) -> Result<Manifest, 
             problem: format!("its bytes have digest {actual}"),
         });
     }
-    Manifest::parse(&subject, bytes)
+    Ok(Manifest::parse(&subject, bytes)?)
 }
 
 /// The digest of some bytes. O(bytes).

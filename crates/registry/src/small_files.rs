@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use helios_model::ModelError;
 use helios_storage::{DurableFiles, StorageError};
 use helios_types::Digest;
 
@@ -28,7 +29,10 @@ pub(crate) fn manifest(files: &DurableFiles, path: &Path) -> Result<Option<Chang
     };
     match files::read(files, path).and_then(|bytes| parse_manifest(&digest, &bytes)) {
         Ok(manifest) => Ok(Some(Change::PutManifest { digest, manifest: Arc::new(manifest) })),
-        Err(error @ RegistryError::InvalidManifest { .. }) => {
+        Err(
+            error @ (RegistryError::InvalidManifest { .. }
+            | RegistryError::Model(ModelError::InvalidManifest { .. })),
+        ) => {
             tracing::error!(path = %path.display(), %error, "a manifest is ignored");
             Ok(None)
         }

@@ -4,7 +4,7 @@
 use super::Finding;
 
 /// Every crate and its layer. A crate that is not here may not be in the workspace.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("types", 0),
     ("api", 1),
     ("runtime", 1),
@@ -12,12 +12,13 @@ const LAYERS: [(&str, u8); 13] = [
     ("prefetch", 1),
     ("storage", 2),
     ("text", 2),
-    ("registry", 3),
-    ("engine", 3),
-    ("distribution", 4),
-    ("worker", 4),
-    ("proxy", 4),
-    ("helios", 5),
+    ("model", 3),
+    ("registry", 4),
+    ("engine", 4),
+    ("distribution", 5),
+    ("worker", 5),
+    ("proxy", 5),
+    ("helios", 6),
 ];
 
 /// Dependencies that point up or sideways. Development dependencies are free.

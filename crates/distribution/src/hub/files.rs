@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use helios_registry::FileEntry;
+use helios_model::FileEntry;
 use helios_registry::protocol::{Query, answer_file, digest_of};
 use serde::Deserialize;
 use serde_json::{Value, json};

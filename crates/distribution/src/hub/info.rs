@@ -7,8 +7,8 @@ use axum::extract::Request;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use helios_model::{FileEntry, Manifest};
 use helios_registry::protocol::Query;
-use helios_registry::{FileEntry, Manifest};
 use serde_json::{Value, json};
 
 use super::error::HubError;

@@ -7,10 +7,8 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use helios_registry::protocol::{
-    Artifact, BodyPieces, DERIVED, Descriptor, Intake, TITLE, digest_of, is_derived, is_safe_path,
-};
-use helios_registry::{FileEntry, Role};
+use helios_model::{DERIVED, FileEntry, Role, is_derived, is_safe_path};
+use helios_registry::protocol::{Artifact, BodyPieces, Descriptor, Intake, TITLE, digest_of};
 use helios_storage::BlobInfo;
 use helios_types::{DEFAULT_TAG, Digest, ModelRef};
 use serde::Deserialize;

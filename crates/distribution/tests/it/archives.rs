@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use helios_distribution::oci;
-use helios_registry::{Registry, Role};
+use helios_model::Role;
+use helios_registry::Registry;
 use helios_types::ModelRef;
 use serde_json::json;
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use helios_distribution::{hub, oci};
-use helios_registry::{BaseModel, FetchConfig, Relation};
+use helios_model::{BaseModel, Relation};
+use helios_registry::FetchConfig;
 use helios_types::ModelRef;
 use serde_json::{Value, json};
 

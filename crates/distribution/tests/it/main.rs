@@ -9,6 +9,9 @@ mod lineage;
 #[allow(dead_code, reason = "the registry's own tests need more of it")]
 mod models;
 mod oci;
+#[path = "../../../model/tests/it/tiny.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod tiny;
 
 /// Serves some routes; the address.
 async fn serve(router: axum::Router) -> String {

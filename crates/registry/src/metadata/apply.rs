@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use helios_model::Manifest;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
 use super::sql::Work;
 use super::value::{Row, Value};
 use super::{Change, DIGESTS_MAX};
-use crate::{Manifest, TagEntry};
+use crate::TagEntry;
 
 /// Rows that one statement writes: below the parameters that SQLite takes.
 const ROWS_MAX: usize = 200;
@@ -91,7 +92,7 @@ async fn put_manifest(work: &mut Work, digest: &Digest, manifest: &Manifest) -> 
             "INSERT INTO blobs (digest, blake3, size) VALUES {} ON CONFLICT (digest) DO NOTHING",
             tuples(files.len(), 3)
         );
-        let columns = |file: &crate::FileEntry| {
+        let columns = |file: &helios_model::FileEntry| {
             let BlobInfo { digest, blake3, size } = file.blob;
             [Value::from(&digest), Value::Bytes(blake3.to_vec()), Value::from(size)]
         };

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
@@ -25,7 +26,7 @@ pub use error::MetadataError;
 pub use simulated::{Fault, SimulatedMetadata};
 pub use sql::SqlMetadata;
 
-use crate::{Manifest, ModelSummary, TagEntry};
+use crate::{ModelSummary, TagEntry};
 
 /// Bytes of a record's value.
 pub const RECORD_BYTES_MAX: usize = 64 << 10;

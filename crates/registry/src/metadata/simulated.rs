@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
 use super::{Change, Counts, DIGESTS_MAX, Metadata, MetadataError, check};
-use crate::{Manifest, ModelSummary, TagEntry};
+use crate::{ModelSummary, TagEntry};
 
 /// What happens to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

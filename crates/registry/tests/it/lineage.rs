@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use helios_registry::{BaseModel, Lineage, Manifest, Registry, Relation, Role};
+use helios_model::{BaseModel, Lineage, Manifest, Relation, Role};
+use helios_registry::Registry;
 use helios_types::{ModelRef, TensorType};
 
 use crate::convert::write_model;

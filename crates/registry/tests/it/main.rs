@@ -23,5 +23,7 @@ mod scrub;
 mod simulation;
 mod store;
 mod tiers;
+#[path = "../../../model/tests/it/tiny.rs"]
+mod tiny;
 mod warm;
 mod workers;

@@ -144,7 +144,7 @@ async fn a_blob_that_changed_on_disk_is_never_served() {
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     drop(registry);
     let registry = place.open().await;
-    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights");
+    let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights");
     let path = place.store().join("blobs/sha256").join(weights.blob.digest.hex());
     let mut bytes = fs::read(&path).expect("a blob");
     *bytes.last_mut().expect("bytes") ^= 1;

@@ -129,7 +129,7 @@ impl Pair {
     }
 
     fn weights(&self, resolved: &Resolved) -> std::path::PathBuf {
-        let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights");
+        let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights");
         self.blob(&weights.blob.digest)
     }
 }
@@ -314,7 +314,7 @@ async fn what_nobody_has_is_told_and_left_alone_for_a_while() {
     let file = pair.place.write("only.gguf", &models::gguf(9.0));
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     registry.keep_warm(&name("only"), WarmLevel::Disk).await.expect("kept");
-    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights").blob;
+    let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights").blob;
     fs::remove_file(&file).expect("the source");
     fs::remove_file(pair.blob(&weights.digest)).expect("a blob");
     let first = pair.prefetch_at(&registry, BEGIN_MS).await;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use helios_registry::{FileEntry, ModelStore, RegistryClient, Role, SharedCache, http};
+use helios_model::{FileEntry, Role};
+use helios_registry::{ModelStore, RegistryClient, SharedCache, http};
 use tokio::task::JoinHandle;
 
 use crate::fleet::{NODES, Node, announce, assert_at_most_a_tenth_more, liar, listen, name, serve};

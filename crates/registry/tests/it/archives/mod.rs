@@ -8,7 +8,8 @@ mod resumed;
 use std::fs;
 
 use futures::StreamExt;
-use helios_registry::{ArchiveReport, Registry, RegistryError, Role};
+use helios_model::Role;
+use helios_registry::{ArchiveReport, Registry, RegistryError};
 use helios_types::ModelRef;
 
 use crate::dedup;

@@ -11,10 +11,13 @@ use helios_types::{Digest, TensorType};
 use serde::{Deserialize, Serialize};
 
 use crate::profile::MemoryProfile;
-use crate::{Lineage, RegistryError};
+use crate::{Lineage, ModelError};
 
 /// The version of the manifest's form that this release writes and reads.
 pub const MANIFEST_SCHEMA: u32 = 1;
+
+/// Folder of derived files in a manifest; no source has it.
+pub const DERIVED: &str = "helios";
 
 /// Files of one manifest; the largest models of today have fewer than 200 shards.
 const FILES_MAX: usize = 4096;
@@ -154,10 +157,9 @@ impl Manifest {
     /// Reads a manifest; `subject` names it in errors.
     ///
     /// # Errors
-    /// [`RegistryError::InvalidManifest`] for malformed JSON, another schema, too many files or unsafe paths.
-    pub fn parse(subject: &str, bytes: &[u8]) -> Result<Self, RegistryError> {
-        let invalid =
-            |problem: String| RegistryError::InvalidManifest { subject: subject.to_owned(), problem };
+    /// [`ModelError::InvalidManifest`] for malformed JSON, another schema, too many files or unsafe paths.
+    pub fn parse(subject: &str, bytes: &[u8]) -> Result<Self, ModelError> {
+        let invalid = |problem: String| ModelError::invalid_manifest(subject, problem);
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         if manifest.schema != MANIFEST_SCHEMA {
             return Err(invalid(format!("schema {}, this release reads {MANIFEST_SCHEMA}", manifest.schema)));
@@ -187,17 +189,17 @@ impl Manifest {
     /// What people ask about the model.
     ///
     /// # Errors
-    /// [`RegistryError::NotServable`] if the files are no model.
-    pub fn facts(&self) -> Result<&ModelFacts, RegistryError> {
-        self.metadata.as_ref().ok_or(RegistryError::NotServable)
+    /// [`ModelError::NotServable`] if the files are no model.
+    pub fn facts(&self) -> Result<&ModelFacts, ModelError> {
+        self.metadata.as_ref().ok_or(ModelError::NotServable)
     }
 
     /// What the model needs of memory.
     ///
     /// # Errors
-    /// [`RegistryError::NotServable`] if the files are no model.
-    pub fn memory_profile(&self) -> Result<&MemoryProfile, RegistryError> {
-        self.profile.as_ref().ok_or(RegistryError::NotServable)
+    /// [`ModelError::NotServable`] if the files are no model.
+    pub fn memory_profile(&self) -> Result<&MemoryProfile, ModelError> {
+        self.profile.as_ref().ok_or(ModelError::NotServable)
     }
 
     /// The licence, where the source says.
@@ -219,9 +221,9 @@ impl Manifest {
     /// The first file of a role that every model has.
     ///
     /// # Errors
-    /// [`RegistryError::MissingRole`].
-    pub fn required(&self, role: Role) -> Result<&FileEntry, RegistryError> {
-        self.file(role).ok_or(RegistryError::MissingRole { role: role.as_str() })
+    /// [`ModelError::MissingRole`].
+    pub fn required(&self, role: Role) -> Result<&FileEntry, ModelError> {
+        self.file(role).ok_or(ModelError::MissingRole { role: role.as_str() })
     }
 
     /// The digests of all its blobs.
@@ -233,6 +235,11 @@ impl Manifest {
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.blob.size).sum()
     }
+}
+
+/// Whether a name is in the folder of what Helios makes itself.
+pub fn is_derived(path: &str) -> bool {
+    path.split('/').next() == Some(DERIVED)
 }
 
 /// Whether a name of a file in a model is relative, plain and stays below its folder.

@@ -10,7 +10,7 @@ mod gguf;
 use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use card::{ADAPTER_FILE, CARD_BYTES_MAX, CARD_FILE, Card, adapter};
+pub use card::{ADAPTER_FILE, CARD_BYTES_MAX, CARD_FILE, Card, adapter};
 
 /// Bytes of one text.
 const TEXT_BYTES_MAX: usize = 300;
@@ -101,12 +101,12 @@ impl std::fmt::Display for Relation {
 
 impl Lineage {
     /// Itself, if it says anything.
-    pub(crate) fn if_known(self) -> Option<Self> {
+    pub fn if_known(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
 
     /// Fills up with what `other` knows besides.
-    pub(crate) fn or(mut self, other: Self) -> Self {
+    pub fn or(mut self, other: Self) -> Self {
         for base in other.base_models {
             match self.base_models.iter_mut().find(|known| known.model == base.model) {
                 Some(known) => {

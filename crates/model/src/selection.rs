@@ -1,6 +1,6 @@
 //! Which files of a repository or folder make a model.
 
-use crate::RegistryError;
+use crate::ModelError;
 
 /// The small files that belong to a model in the Hugging Face form.
 const SMALL_FILES: [&str; 7] = [
@@ -14,7 +14,7 @@ const SMALL_FILES: [&str; 7] = [
 ];
 
 /// Tells which shard has which tensor.
-pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Endings of pickled checkpoints.
 const PICKLE_SUFFIXES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];
@@ -22,9 +22,13 @@ const PICKLE_SUFFIXES: [&str; 6] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pi
 /// Names that an error lists.
 const LISTED_MAX: usize = 10;
 
-/// The files to take: the safetensors checkpoint with its small files, else the one GGUF file.
-pub(crate) fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str>, RegistryError> {
-    let refuse = |problem: String| Err(RegistryError::invalid_model(subject, problem));
+/// The files to take of those of a folder, which `subject` names in errors: the safetensors checkpoint with its small
+/// files, else the one GGUF file.
+///
+/// # Errors
+/// [`ModelError::Invalid`] if there is none, or more than one to choose from.
+pub fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str>, ModelError> {
+    let refuse = |problem: String| Err(ModelError::invalid(subject, problem));
     let weights = checkpoint(names);
     if !weights.is_empty() {
         let small = names.iter().copied().filter(|name| SMALL_FILES.contains(name));
@@ -45,17 +49,17 @@ pub(crate) fn select<'a>(subject: &str, names: &[&'a str]) -> Result<Vec<&'a str
 }
 
 /// Whether a name ends like a pickled checkpoint's.
-pub(crate) fn is_pickle(name: &str) -> bool {
+pub fn is_pickle(name: &str) -> bool {
     PICKLE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The error for a checkpoint that runs code when it is read.
-pub(crate) fn refuse_pickle(subject: &str, name: &str) -> RegistryError {
+pub fn refuse_pickle(subject: &str, name: &str) -> ModelError {
     let problem = format!(
         "`{name}` is a pickle, which can run any code when it is read\n\
          hint: take the safetensors form of the model; its publisher makes one with `save_pretrained`"
     );
-    RegistryError::invalid_model(subject, problem)
+    ModelError::invalid(subject, problem)
 }
 
 /// `model.safetensors`, or its shards, or the one safetensors file there is.

@@ -4,11 +4,11 @@ use helios_storage::{Blob, Checkpoint, ModelConfig};
 use helios_text::{HuggingFaceFiles, TokenizerConfig};
 
 use super::{Described, SourceFiles, TokenizerJson, in_file};
-use crate::fetch::INDEX_FILE;
 use crate::manifest::WeightFormat;
-use crate::{Lineage, RegistryError};
+use crate::selection::INDEX_FILE;
+use crate::{Lineage, ModelError};
 
-pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, RegistryError> {
+pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, ModelError> {
     let config_json = files.required("config.json", source)?;
     let config = ModelConfig::from_hugging_face(&config_json)?;
     let tokenizer_json = files.required("tokenizer.json", source)?;
@@ -19,7 +19,7 @@ pub(super) fn describe(files: &SourceFiles, source: &str) -> Result<Described, R
     let bytes = |name: &str| files.get(name).map(|blob: &Blob| &**blob);
     let template = bytes("chat_template.jinja").map(|template| {
         std::str::from_utf8(template)
-            .map_err(|_| RegistryError::invalid_model("`chat_template.jinja`", "it is not UTF-8"))
+            .map_err(|_| ModelError::invalid("`chat_template.jinja`", "it is not UTF-8"))
     });
     let small = HuggingFaceFiles {
         tokenizer_config: bytes("tokenizer_config.json"),

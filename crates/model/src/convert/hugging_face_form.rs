@@ -13,10 +13,12 @@ use helios_types::{TensorType, TokenId};
 use serde_json::{Value, json};
 
 use super::tensors::{self, Planned};
-use super::{CARRIED_FILES, CARRIED_PREFIX, INDEX, Origin, Sink, TOKENIZER_KEY, WIDENED_BF16, WIDENED_F16};
-use crate::RegistryError;
-use crate::fetch::GatheredFile;
-use crate::import::gguf::vocab as read_vocab;
+use super::{
+    CARRIED_FILES, CARRIED_PREFIX, FormFile, Origin, TOKENIZER_KEY, TensorFile, WIDENED_BF16, WIDENED_F16,
+};
+use crate::ModelError;
+use crate::selection::INDEX_FILE;
+use crate::understand::gguf_file_vocab;
 
 /// Tensor bytes of one shard, as `transformers` divides.
 const SHARD_BYTES_MAX: usize = 5_000_000_000;
@@ -24,27 +26,24 @@ const SHARD_BYTES_MAX: usize = 5_000_000_000;
 /// Small files by name.
 type SmallFiles = BTreeMap<String, Vec<u8>>;
 
-pub(super) fn write(origin: &Origin, sink: &Sink<'_>) -> Result<Vec<GatheredFile>, RegistryError> {
+pub(super) fn files(origin: &Origin) -> Result<Vec<FormFile<'_>>, ModelError> {
     let gguf =
         origin.gguf.as_ref().ok_or_else(|| origin.refused("it is no GGUF file", "choose another form"))?;
     let narrow = widened(gguf)?;
     let planned = tensors::plan(origin, NameScheme::HuggingFace, &narrow)?;
-    let file = &origin.resolved.manifest.required(crate::Role::Weights)?.path;
-    let vocab = read_vocab(file, gguf)?;
+    let file = &origin.manifest.required(crate::Role::Weights)?.path;
+    let vocab = gguf_file_vocab(file, gguf)?;
     let small = match carried(gguf, &origin.config, &vocab)? {
         Some(files) => files,
         None => made(origin, gguf, &vocab, &planned)?,
     };
-    let mut files = Vec::new();
-    for (name, bytes) in &small {
-        files.push(sink.put(name, bytes)?);
-    }
-    files.extend(write_shards(gguf, planned, sink)?);
+    let mut files: Vec<_> = small.into_iter().map(|(name, bytes)| FormFile::Small { name, bytes }).collect();
+    files.extend(shards(gguf, planned)?);
     Ok(files)
 }
 
 /// The vectors that the way here widened.
-fn widened(gguf: &Gguf) -> Result<BTreeMap<String, TensorType>, RegistryError> {
+fn widened(gguf: &Gguf) -> Result<BTreeMap<String, TensorType>, ModelError> {
     let mut widened = BTreeMap::new();
     for (key, tensor_type) in [(WIDENED_BF16, TensorType::BF16), (WIDENED_F16, TensorType::F16)] {
         if let Some(names) = gguf.optional(key, Gguf::strings)? {
@@ -54,30 +53,26 @@ fn widened(gguf: &Gguf) -> Result<BTreeMap<String, TensorType>, RegistryError> {
     Ok(widened)
 }
 
-fn write_shards(
-    gguf: &Gguf,
-    planned: Vec<Planned<'_>>,
-    sink: &Sink<'_>,
-) -> Result<Vec<GatheredFile>, RegistryError> {
+fn shards<'a>(gguf: &Gguf, planned: Vec<Planned<'a>>) -> Result<Vec<FormFile<'a>>, ModelError> {
     let metadata = leftover_keys(gguf);
     let shards = divide(planned);
     let count = shards.len();
     let mut weight_map = serde_json::Map::new();
     let mut files = Vec::new();
-    for (index, shard) in shards.iter().enumerate() {
+    for (index, tensors) in shards.into_iter().enumerate() {
         let name = match count {
             1 => "model.safetensors".to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
-        let plans: Vec<TensorPlan> = shard.iter().map(|tensor| tensor.plan.clone()).collect();
+        let plans: Vec<TensorPlan> = tensors.iter().map(|tensor| tensor.plan.clone()).collect();
         let layout = SafetensorsHeader::layout(&name, &plans, &metadata)?;
-        files.push(sink.file(&name, &layout, shard)?);
         weight_map.extend(plans.into_iter().map(|plan| (plan.name, Value::from(name.clone()))));
+        files.push(FormFile::Tensors(TensorFile { name, layout, tensors }));
     }
     if count > 1 {
         let total = gguf.tensors.iter().map(|tensor| tensor.range.len()).sum::<usize>();
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        files.push(sink.put(INDEX, index.to_string().as_bytes())?);
+        files.push(FormFile::Small { name: INDEX_FILE.to_owned(), bytes: index.to_string().into_bytes() });
     }
     Ok(files)
 }
@@ -102,11 +97,7 @@ fn divide(planned: Vec<Planned<'_>>) -> Vec<Vec<Planned<'_>>> {
 }
 
 /// The files of an earlier conversion, unless the keys say something else by now.
-fn carried(
-    gguf: &Gguf,
-    config: &ModelConfig,
-    vocab: &GgufVocab,
-) -> Result<Option<SmallFiles>, RegistryError> {
+fn carried(gguf: &Gguf, config: &ModelConfig, vocab: &GgufVocab) -> Result<Option<SmallFiles>, ModelError> {
     let mut files = SmallFiles::new();
     for name in CARRIED_FILES {
         if let Some(text) = gguf.optional(&format!("{CARRIED_PREFIX}{name}"), Gguf::str)? {
@@ -151,9 +142,9 @@ fn made(
     gguf: &Gguf,
     vocab: &GgufVocab,
     planned: &[Planned<'_>],
-) -> Result<SmallFiles, RegistryError> {
+) -> Result<SmallFiles, ModelError> {
     let tokenizer_json = gguf_tokenizer_json(vocab)
-        .map_err(|source| RegistryError::Text { file: "tokenizer.ggml".to_owned(), source })?;
+        .map_err(|source| ModelError::Text { file: "tokenizer.ggml".to_owned(), source })?;
     let template = gguf.optional("tokenizer.chat_template", Gguf::str)?;
     let special = vocab.special_tokens();
     let documents = [

@@ -10,7 +10,6 @@ pub mod fit;
 mod headers;
 pub mod parallel;
 mod shape;
-mod stored;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -21,7 +20,7 @@ use parallel::Precision;
 use serde::{Deserialize, Serialize};
 
 pub use accelerate::AccelerateScope;
-pub use headers::profile_of_path;
+pub use headers::{profile_of_files, profile_of_path};
 pub use shape::{AttentionWindow, ModelShape};
 pub use weights::{WeightParts, Weights};
 
@@ -36,8 +35,8 @@ pub struct MemoryProfile {
     pub largest_layer_bytes: u64,
     /// KV memory of one token in f16, all layers.
     pub kv_bytes_per_token: u64,
-    /// What the arithmetic of precisions and degrees needs; absent in manifests of releases before 0.2, where
-    /// [`Registry::profile`](crate::Registry::profile) computes it from the headers again.
+    /// What the arithmetic of precisions and degrees needs; absent in manifests of releases before 0.2, for which
+    /// [`profile_of_files`] computes it from the headers again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<ProfileDetails>>,
 }

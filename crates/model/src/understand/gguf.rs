@@ -6,9 +6,9 @@ use helios_types::TokenId;
 
 use super::{Described, TokenizerJson, in_file};
 use crate::manifest::WeightFormat;
-use crate::{Lineage, RegistryError};
+use crate::{Lineage, ModelError};
 
-pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, RegistryError> {
+pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, ModelError> {
     let (checkpoint, gguf) = Checkpoint::from_gguf(name, blob)?;
     let config = ModelConfig::from_gguf(name, &gguf)?;
     let vocab = vocab(name, &gguf)?;
@@ -26,7 +26,7 @@ pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, RegistryErro
 }
 
 /// The tokenizer in the metadata of a file.
-pub(crate) fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, RegistryError> {
+pub(crate) fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, ModelError> {
     let strings = |key: &str| -> Result<Vec<String>, StorageError> {
         let array = gguf.optional(key, Gguf::strings)?;
         Ok(array.map(|array| array.iter().map(str::to_owned).collect()).unwrap_or_default())
@@ -40,9 +40,8 @@ pub(crate) fn vocab(name: &str, gguf: &Gguf) -> Result<GgufVocab, RegistryError>
         model: gguf.str("tokenizer.ggml.model")?.to_owned(),
         pre: gguf.optional("tokenizer.ggml.pre", Gguf::str)?.map(str::to_owned),
         tokens: strings("tokenizer.ggml.tokens")?,
-        token_types: token_types.map_err(|_| {
-            RegistryError::invalid_model(format!("`{name}`"), "tokenizer.ggml.token_type is negative")
-        })?,
+        token_types: token_types
+            .map_err(|_| ModelError::invalid(format!("`{name}`"), "tokenizer.ggml.token_type is negative"))?,
         merges: strings("tokenizer.ggml.merges")?,
         bos: id("bos")?,
         eos: id("eos")?,

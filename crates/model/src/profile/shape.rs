@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::parallel::KvPrecision;
-use crate::RegistryError;
+use crate::ModelError;
 
 /// Largest plausible dimension: products of three of them fit 64 bits.
 const DIMENSION_MAX: u64 = 1 << 24;
@@ -66,9 +66,9 @@ impl ModelShape {
     /// Reads a Hugging Face `config.json`. A field that is missing has the default of the family's class.
     ///
     /// # Errors
-    /// [`RegistryError::InvalidModel`] naming the field that is missing or absurd.
-    pub fn from_hugging_face(json: &[u8]) -> Result<Self, RegistryError> {
-        let invalid = |problem: String| RegistryError::invalid_model("`config.json`", problem);
+    /// [`ModelError::Invalid`] naming the field that is missing or absurd.
+    pub fn from_hugging_face(json: &[u8]) -> Result<Self, ModelError> {
+        let invalid = |problem: String| ModelError::invalid("`config.json`", problem);
         let config: Value = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
         let optional = |field: &str| config.get(field).and_then(Value::as_u64);
         let required = |field: &str| match optional(field) {

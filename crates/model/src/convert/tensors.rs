@@ -7,9 +7,10 @@ use helios_types::TensorType;
 
 use super::Origin;
 use super::elements::{self, Change, Output};
-use crate::RegistryError;
+use crate::ModelError;
 
 /// A tensor with its name in the other form.
+#[derive(Debug)]
 pub(super) struct Planned<'a> {
     pub(super) plan: TensorPlan,
     view: TensorView<'a>,
@@ -17,7 +18,7 @@ pub(super) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    pub(super) fn write(&self, output: &mut Output<'_>) -> Result<(), RegistryError> {
+    pub(super) fn write(&self, output: &mut Output<'_>) -> Result<(), ModelError> {
         elements::write(&self.view, self.change, output)
     }
 
@@ -28,13 +29,13 @@ impl Planned<'_> {
 }
 
 /// What the names of both schemes are taken for.
-struct Renaming<'a> {
+struct Renaming<'a, 'n> {
     origin: &'a Origin,
     from: &'static TensorNames,
     to: &'static TensorNames,
     target: NameScheme,
     /// Vectors that were widened once, by their name in the origin.
-    narrow: &'a BTreeMap<String, TensorType>,
+    narrow: &'n BTreeMap<String, TensorType>,
     used: BTreeSet<String>,
     planned: Vec<Planned<'a>>,
 }
@@ -44,8 +45,8 @@ struct Renaming<'a> {
 pub(super) fn plan<'a>(
     origin: &'a Origin,
     target: NameScheme,
-    narrow: &'a BTreeMap<String, TensorType>,
-) -> Result<Vec<Planned<'a>>, RegistryError> {
+    narrow: &BTreeMap<String, TensorType>,
+) -> Result<Vec<Planned<'a>>, ModelError> {
     let (from, to) = (TensorNames::of(origin.config.names), TensorNames::of(target));
     let mut renaming =
         Renaming { origin, from, to, target, narrow, used: BTreeSet::new(), planned: Vec::new() };
@@ -61,8 +62,8 @@ pub(super) fn plan<'a>(
     Ok(renaming.planned)
 }
 
-impl<'a> Renaming<'a> {
-    fn add_layer(&mut self, layer: usize) -> Result<(), RegistryError> {
+impl<'a> Renaming<'a, '_> {
+    fn add_layer(&mut self, layer: usize) -> Result<(), ModelError> {
         let (from, to) = (self.from, self.to);
         let (heads, kv_heads) = (self.origin.config.heads, self.origin.config.kv_heads);
         for (from_suffix, to_suffix, change) in [
@@ -89,7 +90,7 @@ impl<'a> Renaming<'a> {
         }
     }
 
-    fn add(&mut self, from: String, to: String, change: Change) -> Result<(), RegistryError> {
+    fn add(&mut self, from: String, to: String, change: Change) -> Result<(), ModelError> {
         let view = self.origin.checkpoint.tensor(&from);
         let view = view.ok_or_else(|| self.missing(&from))?;
         let tensor_type = view.info.tensor_type;
@@ -118,7 +119,7 @@ impl<'a> Renaming<'a> {
         Ok(())
     }
 
-    fn vector_change(&self, name: &str, view: &TensorView<'_>) -> Result<Change, RegistryError> {
+    fn vector_change(&self, name: &str, view: &TensorView<'_>) -> Result<Change, ModelError> {
         let tensor_type = view.info.tensor_type;
         match (self.target, self.narrow.get(name)) {
             (NameScheme::Gguf, _) if matches!(tensor_type, TensorType::F16 | TensorType::BF16) => {
@@ -137,7 +138,7 @@ impl<'a> Renaming<'a> {
         }
     }
 
-    fn check_heads(&self, view: &TensorView<'_>, heads: usize) -> Result<(), RegistryError> {
+    fn check_heads(&self, view: &TensorView<'_>, heads: usize) -> Result<(), ModelError> {
         let rows = heads * self.origin.config.head_dim;
         if view.info.shape.len() == 2 && view.info.shape[0] == rows {
             return Ok(());
@@ -146,12 +147,12 @@ impl<'a> Renaming<'a> {
         Err(self.origin.refused(problem, "the checkpoint does not fit its configuration"))
     }
 
-    fn missing(&self, name: &str) -> RegistryError {
+    fn missing(&self, name: &str) -> ModelError {
         self.origin
             .refused(format!("tensor `{name}` is missing"), "the checkpoint does not fit its configuration")
     }
 
-    fn refuse_unused(&self) -> Result<(), RegistryError> {
+    fn refuse_unused(&self) -> Result<(), ModelError> {
         let checkpoint = &self.origin.checkpoint;
         for info in checkpoint.tensors().filter(|info| !self.used.contains(&info.name)) {
             let harmless = self.from.harmless.iter().any(|end| info.name.ends_with(end));

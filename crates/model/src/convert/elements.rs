@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use helios_storage::{BlobWriter, TensorView};
 use helios_types::TensorType;
 
-use crate::RegistryError;
+use crate::ModelError;
 
 /// Bytes gathered before they go to the file.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -37,7 +37,7 @@ impl<'a> Output<'a> {
         Self { writer, buffer: Vec::with_capacity(BUFFER_BYTES), report }
     }
 
-    pub(super) fn put(&mut self, mut bytes: &[u8]) -> Result<(), RegistryError> {
+    pub(super) fn put(&mut self, mut bytes: &[u8]) -> Result<(), ModelError> {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.buffer.len()));
             self.buffer.extend_from_slice(now);
@@ -49,17 +49,17 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    pub(super) fn zeros_up_to(&mut self, position: u64) -> Result<(), RegistryError> {
+    pub(super) fn zeros_up_to(&mut self, position: u64) -> Result<(), ModelError> {
         let gap = position.saturating_sub(self.writer.len() + self.buffer.len() as u64);
         self.put(&vec![0; gap as usize])
     }
 
-    pub(super) fn finish(mut self) -> Result<BlobWriter, RegistryError> {
+    pub(super) fn finish(mut self) -> Result<BlobWriter, ModelError> {
         self.flush()?;
         Ok(self.writer)
     }
 
-    fn flush(&mut self) -> Result<(), RegistryError> {
+    fn flush(&mut self) -> Result<(), ModelError> {
         self.writer.write(&self.buffer)?;
         self.buffer.clear();
         (self.report)(self.writer.len());
@@ -72,7 +72,7 @@ pub(super) fn write(
     view: &TensorView<'_>,
     change: Change,
     output: &mut Output<'_>,
-) -> Result<(), RegistryError> {
+) -> Result<(), ModelError> {
     match change {
         Change::None => output.put(view.bytes),
         Change::Interleave(heads) => rows(view, heads, output, |row, half| (row % 2) * half + row / 2),
@@ -88,7 +88,7 @@ fn rows(
     heads: usize,
     output: &mut Output<'_>,
     origin: impl Fn(usize, usize) -> usize,
-) -> Result<(), RegistryError> {
+) -> Result<(), ModelError> {
     let head_rows = view.info.shape[0] / heads;
     let row_bytes = view.bytes.len() / view.info.shape[0];
     for head in view.bytes.chunks_exact(row_bytes * head_rows) {

@@ -8,34 +8,33 @@ use helios_types::TensorType;
 
 use super::tensors::{self, Planned};
 use super::{
-    CARRIED_FILES, CARRIED_PREFIX, Origin, Sink, TOKENIZER_KEY, WIDENED_BF16, WIDENED_F16, original,
+    CARRIED_FILES, CARRIED_PREFIX, FormFile, Origin, TOKENIZER_KEY, TensorFile, WIDENED_BF16, WIDENED_F16,
 };
-use crate::fetch::GatheredFile;
-use crate::{RegistryError, Role};
+use crate::{ModelError, Role};
 
 type Metadata = BTreeMap<String, GgufValue>;
 
 /// Name of the file in the model.
 const FILE: &str = "model.gguf";
 
-pub(super) fn write(origin: &Origin, sink: &Sink<'_>) -> Result<Vec<GatheredFile>, RegistryError> {
+pub(super) fn files(origin: &Origin) -> Result<Vec<FormFile<'_>>, ModelError> {
     let narrow = BTreeMap::new();
     let planned = tensors::plan(origin, NameScheme::Gguf, &narrow)?;
     let mut metadata = general_keys(origin, &planned);
     config_keys(&mut metadata, &origin.config);
-    tokenizer_keys(&mut metadata, origin, sink)?;
-    carried_keys(&mut metadata, origin, sink)?;
+    tokenizer_keys(&mut metadata, origin)?;
+    carried_keys(&mut metadata, origin)?;
     widened_keys(&mut metadata, &planned)?;
     let plans: Vec<TensorPlan> = planned.iter().map(|tensor| tensor.plan.clone()).collect();
     let layout = Gguf::layout(FILE, &metadata, &plans)?;
-    Ok(vec![sink.file(FILE, &layout, &planned)?])
+    Ok(vec![FormFile::Tensors(TensorFile { name: FILE.to_owned(), layout, tensors: planned })])
 }
 
 fn general_keys(origin: &Origin, planned: &[Planned<'_>]) -> Metadata {
-    let facts = origin.resolved.manifest.metadata.as_ref();
+    let facts = origin.manifest.metadata.as_ref();
     let mut keys = Metadata::new();
     put_text(&mut keys, "general.architecture", &origin.config.architecture);
-    put_text(&mut keys, "general.name", &origin.resolved.reference.to_string());
+    put_text(&mut keys, "general.name", &origin.reference.to_string());
     if let Some(licence) = facts.and_then(|facts| facts.licence.as_ref()) {
         put_text(&mut keys, "general.license", licence);
     }
@@ -74,16 +73,15 @@ fn config_keys(keys: &mut Metadata, config: &ModelConfig) {
     }
 }
 
-fn tokenizer_keys(keys: &mut Metadata, origin: &Origin, sink: &Sink<'_>) -> Result<(), RegistryError> {
-    let manifest = &origin.resolved.manifest;
-    let blob = |role: Role| -> Result<_, RegistryError> {
-        Ok(sink.intake.blobs().get(&manifest.required(role)?.blob)?)
-    };
+fn tokenizer_keys(keys: &mut Metadata, origin: &Origin) -> Result<(), ModelError> {
+    let manifest = &origin.manifest;
+    let blob =
+        |role: Role| -> Result<_, ModelError> { Ok(origin.blobs.get(&manifest.required(role)?.blob)?) };
     let tokenizer_json = blob(Role::Tokenizer)?;
     let special: SpecialTokens = serde_json::from_slice(&blob(Role::SpecialTokens)?)
-        .map_err(|error| RegistryError::invalid_model("`special_tokens.json`", error.to_string()))?;
+        .map_err(|error| ModelError::invalid("`special_tokens.json`", error.to_string()))?;
     let vocab = gguf_vocab(&tokenizer_json, &special, origin.config.vocab)
-        .map_err(|source| RegistryError::Text { file: "tokenizer.json".to_owned(), source })?;
+        .map_err(|source| ModelError::Text { file: "tokenizer.json".to_owned(), source })?;
     vocab_keys(keys, &vocab)?;
     put_text(keys, TOKENIZER_KEY, as_text("tokenizer.json", &tokenizer_json)?);
     if manifest.file(Role::ChatTemplate).is_some() {
@@ -96,7 +94,7 @@ fn tokenizer_keys(keys: &mut Metadata, origin: &Origin, sink: &Sink<'_>) -> Resu
     Ok(())
 }
 
-fn vocab_keys(keys: &mut Metadata, vocab: &GgufVocab) -> Result<(), RegistryError> {
+fn vocab_keys(keys: &mut Metadata, vocab: &GgufVocab) -> Result<(), ModelError> {
     put_text(keys, "tokenizer.ggml.model", &vocab.model);
     put_text(keys, "tokenizer.ggml.pre", vocab.pre.as_deref().unwrap_or_default());
     put_texts(keys, "tokenizer.ggml.tokens", vocab.tokens.iter().map(String::as_str))?;
@@ -120,16 +118,16 @@ fn vocab_keys(keys: &mut Metadata, vocab: &GgufVocab) -> Result<(), RegistryErro
 }
 
 /// The small files as they are, so that the way back gives them again.
-fn carried_keys(keys: &mut Metadata, origin: &Origin, sink: &Sink<'_>) -> Result<(), RegistryError> {
+fn carried_keys(keys: &mut Metadata, origin: &Origin) -> Result<(), ModelError> {
     for name in CARRIED_FILES {
-        if let Some(bytes) = original(sink.intake, &origin.resolved, name)? {
+        if let Some(bytes) = origin.original(name)? {
             put_text(keys, &format!("{CARRIED_PREFIX}{name}"), as_text(name, &bytes)?);
         }
     }
     Ok(())
 }
 
-fn widened_keys(keys: &mut Metadata, planned: &[Planned<'_>]) -> Result<(), RegistryError> {
+fn widened_keys(keys: &mut Metadata, planned: &[Planned<'_>]) -> Result<(), ModelError> {
     for (key, tensor_type) in [(WIDENED_BF16, TensorType::BF16), (WIDENED_F16, TensorType::F16)] {
         let widened = planned.iter().filter(|tensor| tensor.widened_from() == Some(tensor_type));
         let names: Vec<&str> = widened.map(|tensor| tensor.plan.name.as_str()).collect();
@@ -140,8 +138,8 @@ fn widened_keys(keys: &mut Metadata, planned: &[Planned<'_>]) -> Result<(), Regi
     Ok(())
 }
 
-fn as_text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, RegistryError> {
-    str::from_utf8(bytes).map_err(|_| RegistryError::invalid_model(format!("`{file}`"), "it is not UTF-8"))
+fn as_text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, ModelError> {
+    str::from_utf8(bytes).map_err(|_| ModelError::invalid(format!("`{file}`"), "it is not UTF-8"))
 }
 
 fn put_text(keys: &mut Metadata, key: &str, text: &str) {
@@ -152,9 +150,9 @@ fn put_texts<'a>(
     keys: &mut Metadata,
     key: &str,
     texts: impl IntoIterator<Item = &'a str>,
-) -> Result<(), RegistryError> {
+) -> Result<(), ModelError> {
     let packed = StringArray::pack(texts)
-        .ok_or_else(|| RegistryError::invalid_model(format!("`{key}`"), "it is over 4 GiB"))?;
+        .ok_or_else(|| ModelError::invalid(format!("`{key}`"), "it is over 4 GiB"))?;
     keys.insert(key.to_owned(), GgufValue::Array(GgufArray::String(packed)));
     Ok(())
 }

@@ -5,17 +5,17 @@
 
 use helios_text::Tokenizer;
 
-use crate::RegistryError;
+use crate::ModelError;
 
 /// Writes the table of a tokenizer. O(vocabulary).
-pub(crate) fn encode(tokenizer: &Tokenizer) -> Result<Vec<u8>, RegistryError> {
+pub(crate) fn encode(tokenizer: &Tokenizer) -> Result<Vec<u8>, ModelError> {
     let count = u32::try_from(tokenizer.vocab_len()).map_err(|_| too_large())?;
     let mut table = count.to_le_bytes().to_vec();
     let mut bytes = Vec::new();
     for token in 0..count {
         let text = tokenizer.token_bytes(token);
         bytes.extend_from_slice(
-            text.map_err(|source| RegistryError::Text { file: "tokenizer.json".to_owned(), source })?,
+            text.map_err(|source| ModelError::Text { file: "tokenizer.json".to_owned(), source })?,
         );
         table.extend(u32::try_from(bytes.len()).map_err(|_| too_large())?.to_le_bytes());
     }
@@ -23,8 +23,8 @@ pub(crate) fn encode(tokenizer: &Tokenizer) -> Result<Vec<u8>, RegistryError> {
     Ok(table)
 }
 
-fn too_large() -> RegistryError {
-    RegistryError::invalid_model("`tokenizer.json`", "its vocabulary is over 4 GiB")
+fn too_large() -> ModelError {
+    ModelError::invalid("`tokenizer.json`", "its vocabulary is over 4 GiB")
 }
 
 /// The bytes of each token in a table, or `None` if it is no table.

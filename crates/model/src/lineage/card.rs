@@ -6,16 +6,16 @@ use serde::de::IgnoredAny;
 use super::{BaseModel, Lineage, Relation, plain};
 
 /// The model card.
-pub(crate) const CARD_FILE: &str = "README.md";
+pub const CARD_FILE: &str = "README.md";
 /// What makes a folder an adapter.
-pub(crate) const ADAPTER_FILE: &str = "adapter_config.json";
+pub const ADAPTER_FILE: &str = "adapter_config.json";
 
 /// Bytes of a card that are read; benchmark results make some long.
-pub(crate) const CARD_BYTES_MAX: u64 = 4 << 20;
+pub const CARD_BYTES_MAX: u64 = 4 << 20;
 
 /// A model card, as far as it matters here.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Card {
+pub struct Card {
     #[serde(default)]
     license: Option<Texts>,
     #[serde(default)]
@@ -53,7 +53,7 @@ impl Texts {
 impl Card {
     /// Reads the front matter of a card: YAML between two lines of `---`. A card without, or with a broken one, says
     /// nothing: no model fails by what its card is like.
-    pub(crate) fn of_readme(bytes: &[u8]) -> Self {
+    pub fn of_readme(bytes: &[u8]) -> Self {
         let front = std::str::from_utf8(bytes).ok().and_then(front_matter);
         let Some(front) = front else { return Self::default() };
         serde_saphyr::from_str(front).unwrap_or_else(|error| {
@@ -63,7 +63,7 @@ impl Card {
     }
 
     /// The licence; `other` is what authors write who name it elsewhere.
-    pub(crate) fn licence(&self) -> Option<String> {
+    pub fn licence(&self) -> Option<String> {
         let text = |texts: &Option<Texts>| texts.as_ref().and_then(Texts::first);
         match text(&self.license) {
             Some(other) if other == "other" => text(&self.license_name).or(Some(other)),
@@ -72,7 +72,7 @@ impl Card {
     }
 
     /// The base models.
-    pub(crate) fn lineage(&self) -> Lineage {
+    pub fn lineage(&self) -> Lineage {
         let relation = self.base_model_relation.as_ref().and_then(Texts::first);
         let relation = relation.and_then(|word| Relation::parse(&word));
         let mut lineage = Lineage::default();
@@ -85,7 +85,7 @@ impl Card {
 }
 
 /// What `adapter_config.json` says.
-pub(crate) fn adapter(bytes: &[u8]) -> Lineage {
+pub fn adapter(bytes: &[u8]) -> Lineage {
     #[derive(Deserialize)]
     struct Adapter {
         base_model_name_or_path: Option<String>,
