@@ -11,14 +11,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
+use helios_metadata::{Change, TagEntry};
 use helios_model::Manifest;
 use helios_runtime::Clock;
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
-use crate::metadata::Change;
 use crate::registry::{digest_of, manifest_path};
-use crate::tags::{self, TagEntry};
+use crate::tags;
 use crate::{Registry, RegistryError, Resolved, names, small_files};
 
 /// A small file that may change.

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use helios_metadata::MetadataError;
 use helios_model::ModelError;
 use helios_storage::StorageError;
 use helios_types::{Classify, Digest, ErrorCode, ModelRefError};
-
-use crate::metadata::MetadataError;
 
 /// A failed operation of the registry.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use helios_metadata::TagEntry;
 use helios_model::Manifest;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
@@ -22,7 +23,6 @@ pub use crate::names::is_reserved;
 pub use crate::pins::Intake;
 pub use crate::query::Query;
 pub use crate::registry::digest_of;
-use crate::tags::TagEntry;
 use crate::{Registry, RegistryError};
 
 /// The answer to `GET` or `HEAD` of a file: whole or a range, as its headers ask.

@@ -1,5 +1,5 @@
 //! The store of one folder: `blobs/`, `manifests/HEX.json`, `tags/NAME/@TAG.json`, `lock`, and the database that indexes
-//! manifests and tags ([`crate::metadata`]).
+//! manifests and tags ([`helios_metadata`]).
 //!
 //! A change is durable, as a file and in the database, before it is acknowledged. What is asked often is answered from
 //! memory: parsed manifests; everything else is one question to the database.
@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use helios_model::{FileEntry, Manifest, ModelFacts, Role};
+use helios_metadata::{Metadata, ModelSummary, TagEntry};
+use helios_model::{FileEntry, Manifest, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::{Mover, TierReport};
 use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
-use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
 use crate::demand::Demand;
@@ -20,13 +20,11 @@ use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
-use crate::metadata::Metadata;
 use crate::pins::Pins;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, import};
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
-use crate::tags::TagEntry;
 use crate::transfer::Turns;
 use crate::upstream::{self, Upstream};
 use crate::{CatalogueModel, Members, RegistryConfig, RegistryError, catalogue};
@@ -74,34 +72,6 @@ pub struct Resolved {
     pub digest: Digest,
     /// The manifest.
     pub manifest: Arc<Manifest>,
-}
-
-/// A model as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelSummary {
-    /// Name and tag.
-    pub model: ModelRef,
-    /// The version that the tag points to.
-    pub digest: Digest,
-    /// Bytes of all files.
-    pub size: u64,
-    /// When the tag was last moved, in milliseconds since 1970.
-    pub changed_at: u64,
-    /// What people ask about the model; absent where the files are none.
-    #[serde(default)]
-    pub metadata: Option<ModelFacts>,
-}
-
-impl ModelSummary {
-    pub(crate) fn new(model: ModelRef, current: &TagEntry, manifest: &Manifest) -> Self {
-        Self {
-            model,
-            digest: current.digest,
-            size: manifest.size(),
-            changed_at: current.at,
-            metadata: manifest.metadata.clone(),
-        }
-    }
 }
 
 impl Registry {

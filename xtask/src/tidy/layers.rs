@@ -4,7 +4,7 @@
 use super::Finding;
 
 /// Every crate and its layer. A crate that is not here may not be in the workspace.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("types", 0),
     ("api", 1),
     ("runtime", 1),
@@ -13,12 +13,13 @@ const LAYERS: [(&str, u8); 14] = [
     ("storage", 2),
     ("text", 2),
     ("model", 3),
-    ("registry", 4),
+    ("metadata", 4),
     ("engine", 4),
-    ("distribution", 5),
-    ("worker", 5),
-    ("proxy", 5),
-    ("helios", 6),
+    ("registry", 5),
+    ("distribution", 6),
+    ("worker", 6),
+    ("proxy", 6),
+    ("helios", 7),
 ];
 
 /// Dependencies that point up or sideways. Development dependencies are free.

@@ -63,7 +63,7 @@ impl Place {
     }
 
     /// Makes the database again from the files.
-    pub(crate) async fn rebuild(&self) -> helios_registry::metadata::Counts {
+    pub(crate) async fn rebuild(&self) -> helios_metadata::Counts {
         loop {
             match Registry::rebuild(&self.store(), &RegistryConfig::default(), |_| {}).await {
                 Err(RegistryError::StoreInUse { .. }) => tokio::task::yield_now().await,

@@ -14,8 +14,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
+use helios_metadata::{Fault as DatabaseFault, Metadata, SimulatedMetadata};
 use helios_model::Role;
-use helios_registry::metadata::{Fault as DatabaseFault, Metadata, SimulatedMetadata};
 use helios_registry::{Registry, RegistryConfig, RegistryError, Resolved};
 use helios_storage::disk::{Fault, Unsynced};
 use helios_storage::{DurableFiles, SimulatedDisk};

@@ -152,3 +152,14 @@ async fn a_blob_that_changed_on_disk_is_never_served() {
     let error = registry.blob(weights).await.expect_err("corrupt");
     assert_eq!(error.code(), ErrorCode::Corrupt);
 }
+
+#[tokio::test]
+async fn a_store_without_a_database_has_nothing_to_back_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, copy) = (dir.path().join("store"), dir.path().join("copy.db"));
+    let backup =
+        helios_registry::Registry::backup(&store, &helios_registry::RegistryConfig::default(), &copy).await;
+    let error = backup.expect_err("nothing to copy");
+    assert!(error.to_string().contains("hint: check --store"), "{error}");
+    assert!(!copy.exists() && !store.exists(), "an empty database was made");
+}

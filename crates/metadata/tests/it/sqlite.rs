@@ -2,11 +2,10 @@
 
 use std::fs;
 
-use helios_registry::metadata::{Metadata, MetadataError, SqlMetadata};
-use helios_registry::{Registry, RegistryConfig};
+use helios_metadata::{Metadata, MetadataError, SqlMetadata};
 
-use super::conformance::conforms;
-use super::made::{manifest, name, put, set_tag};
+use crate::conformance::conforms;
+use crate::made::{manifest, name, put, set_tag};
 
 #[tokio::test]
 async fn sqlite_conforms() {
@@ -51,7 +50,7 @@ async fn a_database_of_a_newer_release_is_refused() {
     SqlMetadata::sqlite(&file).await.expect("a database").close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
     let pool = sqlx::SqlitePool::connect_with(options).await.expect("a connection");
-    super::postgres::note_a_newer_migration(&pool).await;
+    crate::postgres::note_a_newer_migration(&pool).await;
     pool.close().await;
     let error = SqlMetadata::sqlite(&file).await.expect_err("newer");
     assert!(matches!(error, MetadataError::Newer { version: 99, .. }), "{error:?}");
@@ -77,14 +76,4 @@ async fn a_backup_is_whole_while_the_database_is_written() {
     let copy = SqlMetadata::sqlite(&copy).await.expect("the copy opens");
     let counts = copy.counts().await.expect("counts");
     assert_eq!(counts.manifests, counts.tags, "half of a commit was copied");
-}
-
-#[tokio::test]
-async fn a_store_without_a_database_has_nothing_to_back_up() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let (store, copy) = (dir.path().join("store"), dir.path().join("copy.db"));
-    let backup = Registry::backup(&store, &RegistryConfig::default(), &copy).await;
-    let error = backup.expect_err("nothing to copy");
-    assert!(error.to_string().contains("hint: check --store"), "{error}");
-    assert!(!copy.exists() && !store.exists(), "an empty database was made");
 }

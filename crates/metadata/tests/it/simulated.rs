@@ -1,9 +1,9 @@
 //! The simulated database, and what only it does: faults.
 
-use helios_registry::metadata::{Fault, Metadata, SimulatedMetadata};
+use helios_metadata::{Fault, Metadata, SimulatedMetadata};
 
-use super::conformance::conforms;
-use super::made::{manifest, put, set_tag};
+use crate::conformance::conforms;
+use crate::made::{manifest, put, set_tag};
 
 #[tokio::test]
 async fn the_simulation_conforms() {

@@ -1,15 +1,18 @@
 //! What a registry knows of manifests, tags and blobs, behind one trait with three implementations: SQLite, PostgreSQL,
-//! and a simulated one for crash tests. One conformance suite holds all three (`tests/it/metadata/`).
+//! and a simulated one for crash tests. One conformance suite holds all three (`tests/it/conformance.rs`).
 //!
 //! - A [`Metadata::commit`] makes all of its changes or none, and they are durable when it returns.
-//! - The database is an index: manifests and tags are files too, and it can be made again from them
-//!   ([`Registry::rebuild`](crate::Registry::rebuild)). Records are the exception, they are only here.
+//! - The database is an index: for its registry, manifests and tags are files too, and it can be made again from them.
+//!   Records are the exception, they are only here.
+
+#![forbid(unsafe_code)]
 
 mod apply;
 mod error;
 mod schema;
 mod simulated;
 mod sql;
+mod tags;
 mod value;
 
 use std::collections::BTreeMap;
@@ -25,8 +28,7 @@ use helios_types::{Digest, ModelRef};
 pub use error::MetadataError;
 pub use simulated::{Fault, SimulatedMetadata};
 pub use sql::SqlMetadata;
-
-use crate::{ModelSummary, TagEntry};
+pub use tags::{ModelSummary, TagEntry};
 
 /// Bytes of a record's value.
 pub const RECORD_BYTES_MAX: usize = 64 << 10;

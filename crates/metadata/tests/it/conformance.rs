@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use helios_registry::metadata::{
-    Change, Counts, Metadata, MetadataError, RECORD_BYTES_MAX, SimulatedMetadata,
-};
+use helios_metadata::{Change, Counts, Metadata, MetadataError, RECORD_BYTES_MAX, SimulatedMetadata};
 use helios_types::Digest;
 
-use super::made::{Random, blob, digest, history, manifest, name, put, set_tag};
+use crate::made::{Random, blob, digest, history, manifest, name, put, set_tag};
 
 /// Runs the whole suite; `open` gives a new, empty database each time.
 pub(crate) async fn conforms<M: Metadata>(mut open: impl AsyncFnMut() -> M) {

@@ -10,12 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use helios_registry::metadata::{Metadata, MetadataError, SqlMetadata};
+use helios_metadata::{Metadata, MetadataError, SqlMetadata};
 use sqlx::migrate::Migrate;
 use tempfile::TempDir;
 
-use super::conformance::conforms;
-use super::made::{manifest, put, set_tag};
+use crate::conformance::conforms;
+use crate::made::{manifest, put, set_tag};
 
 /// The user `nobody` of every Linux.
 const NOBODY: u32 = 65_534;

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use helios_metadata::{Change, TagEntry};
 use helios_model::{FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, ModelFacts, Role, WeightFormat};
-use helios_registry::TagEntry;
-use helios_registry::metadata::Change;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef, TensorType};
 
