@@ -34,7 +34,7 @@ type Make = fn(&Workshop, bool) -> Result<()>;
 const PARTS: [(&str, Make); 2] = [("logits", logits), ("accelerate", accelerate)];
 
 /// The figures of accelerate.
-const ACCELERATE_FIXTURE: &str = "crates/registry/tests/fixtures/accelerate.json";
+const ACCELERATE_FIXTURE: &str = "crates/model/tests/fixtures/accelerate.json";
 
 /// Makes or checks the fixtures.
 pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use helios_engine::Model;
+use helios_model::Role;
 use helios_registry::{
     FetchConfig, FleetConfig, MetadataConfig, ModelStore, ObjectOptions, Registry, RegistryConfig, Resolved,
-    Role, ScrubConfig, Secret, Source,
+    ScrubConfig, Secret, Source,
 };
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use helios_worker::{ModelFiles, WorkerConfig};

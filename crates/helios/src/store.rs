@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use helios_model::MemoryProfile;
 use helios_registry::{
-    ArchiveReport, ArchiveSource, ByteStream, DedupReport, GcReport, MemoryProfile, ModelSummary, Progress,
-    PushReport, Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry, WarmLevel, WarmRecord,
+    ArchiveReport, ArchiveSource, ByteStream, DedupReport, GcReport, ModelSummary, Progress, PushReport,
+    Registry, RegistryClient, RegistryError, Resolved, Secret, TagEntry, WarmLevel, WarmRecord,
 };
 use helios_storage::tiers::TierReport;
 use helios_types::{Digest, ModelRef};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use helios_api::ApiError;
-use helios_registry::MemoryProfile;
+use helios_model::MemoryProfile;
 use helios_text::SpecialTokens;
 use helios_types::{Digest, ModelRef};
 

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use helios_api::ApiError;
-use helios_registry::MemoryProfile;
+use helios_model::MemoryProfile;
 use helios_runtime::{Clock, Instant};
 use helios_types::Digest;
 

@@ -1,7 +1,7 @@
 //! The prefetcher: looks at the history from time to time, and fetches what is wanted near and is not here - first what
 //! the operator wants, then what is likely to be asked for, within its allowance.
 //!
-//! The allowance is what fetching on demand earns ([`Gate`](crate::prefetch::Gate)) and what the configuration grants. A
+//! The allowance is what fetching on demand earns ([`Gate`](helios_prefetch::Gate)) and what the configuration grants. A
 //! fetch is cancelled by the end of its task; what came stays for the next.
 
 use std::sync::Arc;

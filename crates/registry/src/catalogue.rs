@@ -1,8 +1,7 @@
 //! The models that Helios knows by a friendly name: each is one pinned file and the sources that have it.
 
+use helios_model::MemoryProfile;
 use helios_types::{DEFAULT_TAG, Digest, ModelRef};
-
-use crate::MemoryProfile;
 
 /// A model that can be pulled by name.
 #[derive(Clone, Copy, Debug)]

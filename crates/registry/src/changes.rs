@@ -11,14 +11,15 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
+use helios_metadata::{Change, TagEntry};
+use helios_model::Manifest;
 use helios_runtime::Clock;
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
-use crate::metadata::Change;
 use crate::registry::{digest_of, manifest_path};
-use crate::tags::{self, TagEntry};
-use crate::{Manifest, Registry, RegistryError, Resolved, names, small_files};
+use crate::tags;
+use crate::{Registry, RegistryError, Resolved, names, small_files};
 
 /// A small file that may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,10 @@ pub(crate) enum SmallFile {
 
 impl Registry {
     /// Points a tag at a manifest that the caller holds, so that it stays.
-    pub(crate) async fn point(
+    ///
+    /// # Errors
+    /// [`RegistryError::ReservedName`]; [`RegistryError::Storage`]; [`RegistryError::Metadata`].
+    pub async fn point(
         self: &Arc<Self>,
         reference: ModelRef,
         digest: Digest,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::{Manifest, MemoryProfile};
 use helios_storage::tiers::TierReport;
 use helios_storage::{Blob, BlobInfo, Tiers, Tree};
 use helios_types::{Digest, ModelRef};
@@ -27,8 +28,8 @@ use crate::http::wire::{
 use crate::swarm::wire::{Ask, Holdings, Place};
 use crate::transfer::{Answer, Origin, SourceKind, fetch_blob, range_header};
 use crate::{
-    GcReport, Manifest, MembersSnapshot, MemoryProfile, ModelSummary, ModelUse, Progress, PushReport,
-    RegistryError, Resolved, Secret, TagEntry, WarmLevel, WarmRecord, WorkerLease, registry, via,
+    GcReport, MembersSnapshot, ModelSummary, ModelUse, Progress, PushReport, RegistryError, Resolved, Secret,
+    TagEntry, WarmLevel, WarmRecord, WorkerLease, registry, via,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

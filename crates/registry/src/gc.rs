@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use helios_metadata::{Change, DIGESTS_MAX};
 use helios_runtime::Clock;
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
 use crate::changes::{SmallFile, wait};
-use crate::metadata::{Change, DIGESTS_MAX};
 use crate::pins::Watch;
 use crate::registry::manifest_path;
 use crate::{Registry, RegistryError, files};

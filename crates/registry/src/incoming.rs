@@ -21,7 +21,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A blob on its way into the store. Dropped, it leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     /// Taken at the end. Shared with the thread that writes: a client that goes away ends no write half-way.
     writer: Arc<Mutex<Option<BlobWriter>>>,
     /// What came and is not in the file yet.
@@ -32,7 +32,10 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// Begins a blob of at most `bytes_max` bytes.
-    pub(crate) async fn begin(registry: &Registry, bytes_max: u64) -> Result<Self, RegistryError> {
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub async fn begin(registry: &Registry, bytes_max: u64) -> Result<Self, RegistryError> {
         let blobs = Arc::clone(registry.blobs());
         let writer = blocking(move || Ok(blobs.temporary_writer(None)?)).await?;
         let writer = Arc::new(Mutex::new(Some(writer)));
@@ -40,12 +43,15 @@ impl Incoming {
     }
 
     /// Bytes that came so far.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
     /// Takes a whole body; what came before it broke off stays.
-    pub(crate) async fn receive(&mut self, body: Body) -> Result<(), RegistryError> {
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); [`RegistryError::InvalidRequest`] for a body that breaks off or stalls.
+    pub async fn receive(&mut self, body: Body) -> Result<(), RegistryError> {
         let mut pieces = BodyPieces::of(body);
         let taken = loop {
             match pieces.next().await {
@@ -62,7 +68,10 @@ impl Incoming {
     }
 
     /// Takes some bytes.
-    pub(crate) async fn push(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] past the bound; [`RegistryError::Storage`].
+    pub async fn push(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
         let received = self.received + bytes.len() as u64;
         if received > self.bytes_max {
             return Err(too_large("the file", self.bytes_max));
@@ -73,7 +82,10 @@ impl Incoming {
     }
 
     /// Ends the blob; `intake` pins it.
-    pub(crate) async fn finish(
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] if its bytes have another digest than `expected`; [`RegistryError::Storage`].
+    pub async fn finish(
         mut self,
         intake: &Arc<Intake>,
         expected: Option<Digest>,
@@ -115,15 +127,19 @@ fn lost() -> RegistryError {
 }
 
 /// A body in pieces, each of which has to come in time.
-pub(crate) struct BodyPieces(axum::body::BodyDataStream);
+pub struct BodyPieces(axum::body::BodyDataStream);
 
 impl BodyPieces {
-    pub(crate) fn of(body: Body) -> Self {
+    /// The pieces of a body.
+    pub fn of(body: Body) -> Self {
         Self(body.into_data_stream())
     }
 
     /// The next piece; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+    ///
+    /// # Errors
+    /// [`RegistryError::InvalidRequest`] if the body breaks off or stalls.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let failed = |problem: String, code| RegistryError::InvalidRequest { problem, code };
         match Clock.timeout(SILENCE_MAX, self.0.next()).await {
             Ok(Some(Ok(piece))) => Ok(Some(piece)),
@@ -138,7 +154,10 @@ impl BodyPieces {
     }
 
     /// All of it, which must not be more than `bytes_max`.
-    pub(crate) async fn whole(mut self, bytes_max: usize) -> Result<Bytes, RegistryError> {
+    ///
+    /// # Errors
+    /// As [`next`](Self::next); [`RegistryError::InvalidRequest`] if it is more.
+    pub async fn whole(mut self, bytes_max: usize) -> Result<Bytes, RegistryError> {
         let mut whole = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if whole.len() + piece.len() > bytes_max {

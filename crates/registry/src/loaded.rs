@@ -7,10 +7,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use helios_model::Manifest;
 use helios_runtime::Instant;
 use helios_types::Digest;
-
-use crate::Manifest;
 
 /// Memory of the manifests that nobody uses just then, about.
 const BYTES_MAX: usize = 64 << 20;

@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use helios_model::{FileEntry, Manifest, MemoryProfile, Role};
 use helios_storage::{Blob, BlobStore, FileBytes, Tiers};
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
 use crate::swarm::{CacheRoom, SharedCache};
-use crate::{
-    FileEntry, FleetConfig, Manifest, MemoryProfile, ModelSummary, ModelUse, Registry, RegistryClient,
-    RegistryError, Resolved, Role, Secret,
-};
+use crate::{FleetConfig, ModelSummary, ModelUse, Registry, RegistryClient, RegistryError, Resolved, Secret};
 
 /// A registry in this process or elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -186,7 +184,7 @@ impl ModelStore {
     /// The bytes of the file with a role that every model has.
     ///
     /// # Errors
-    /// [`RegistryError::MissingRole`]; as [`blob`](Self::blob).
+    /// [`RegistryError::Model`]; as [`blob`](Self::blob).
     pub async fn derived_bytes(&self, manifest: &Manifest, role: Role) -> Result<Blob, RegistryError> {
         self.blob(manifest.required(role)?).await
     }

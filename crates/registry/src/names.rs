@@ -1,89 +1,39 @@
-//! Names as the hub's and the OCI protocol spell them, and names that no model may have.
-//!
-//! A model name of two parts is the repository of that name; one of a single part is `helios/NAME`.
+//! Names that no model may have: those that would be taken for a route.
 
 use helios_types::ModelRef;
 
 use crate::RegistryError;
 
-/// The organisation of models whose name has none.
-const OWN_ORGANISATION: &str = "helios";
-
-/// First parts of names that would be taken for a route, or for [`OWN_ORGANISATION`].
+/// First parts of names that would be taken for a route, or for the organisation of models whose name has none
+/// (`helios`).
 const RESERVED: [&str; 12] = [
-    "admin",
-    "api",
-    "datasets",
-    "health",
-    OWN_ORGANISATION,
-    "metrics",
-    "models",
-    "ready",
-    "registry",
-    "spaces",
-    "v1",
+    "admin", "api", "datasets", "health", "helios", "metrics", "models", "ready", "registry", "spaces", "v1",
     "v2",
 ];
 
 /// Refuses names that no model may get.
 pub(crate) fn check_new(reference: &ModelRef) -> Result<(), RegistryError> {
-    let first = reference.name().split('/').next().unwrap_or_default();
-    match RESERVED.iter().find(|reserved| reserved.eq_ignore_ascii_case(first)) {
+    match reserved(reference.name()) {
         Some(prefix) => Err(RegistryError::ReservedName { name: reference.to_string(), prefix }),
         None => Ok(()),
     }
 }
 
-/// Whether a text can name a repository of the hub: one or two parts.
-pub(crate) fn is_repository(text: &str) -> bool {
-    is_artifact(text) && text.split('/').count() <= 2
+/// Whether no model may have this name, for what it begins with.
+pub fn is_reserved(name: &str) -> bool {
+    reserved(name).is_some()
 }
 
-/// Whether a text can name an artifact: a name without tag that begins with nothing that a route begins with.
-pub(crate) fn is_artifact(text: &str) -> bool {
-    let first = text.split('/').next().unwrap_or_default();
-    let is_reserved = RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(first));
-    let is_own = first == OWN_ORGANISATION && text.split('/').count() == 2;
-    !text.contains(':') && text.parse::<ModelRef>().is_ok() && (is_own || !is_reserved)
-}
-
-/// The repository that a model is on the hub; `None` for names of more than two parts, which the hub does not have.
-pub(crate) fn repository_of(name: &str) -> Option<String> {
-    match name.split('/').count() {
-        1 => Some(format!("{OWN_ORGANISATION}/{name}")),
-        2 => Some(name.to_owned()),
-        _ => None,
-    }
-}
-
-/// The name of the model behind a repository.
-pub(crate) fn model_name(repository: &str) -> &str {
-    match repository.split_once('/') {
-        Some((OWN_ORGANISATION, name)) => name,
-        _ => repository,
-    }
+fn reserved(name: &str) -> Option<&'static str> {
+    let first = name.split('/').next().unwrap_or_default();
+    RESERVED.into_iter().find(|reserved| reserved.eq_ignore_ascii_case(first))
 }
 
 #[cfg(test)]
 mod tests {
     use helios_types::ModelRef;
 
-    use super::{check_new, is_repository, model_name, repository_of};
-
-    #[test]
-    fn names_and_repositories_are_two_spellings_of_one_thing() {
-        for name in ["smollm2", "org/repo"] {
-            assert_eq!(model_name(&repository_of(name).expect(name)), name);
-        }
-        assert_eq!(repository_of("smollm2").as_deref(), Some("helios/smollm2"));
-        assert_eq!(repository_of("a/b/c"), None);
-        for good in ["smollm2", "org/repo", "helios/smollm2"] {
-            assert!(is_repository(good), "{good}");
-        }
-        for bad in ["", "a/b/c", "api/x", "helios", "v2/x", "../x", "a/..", "a:b/c", "a//b", "datasets/x"] {
-            assert!(!is_repository(bad), "{bad}");
-        }
-    }
+    use super::check_new;
 
     #[test]
     fn names_that_begin_with_a_route_are_refused() {

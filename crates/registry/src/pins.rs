@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use helios_storage::{BlobInfo, BlobWriter, StorageError, Tiers};
 use helios_types::Digest;
 
+use crate::RegistryError;
+use crate::blocking::blocking;
+
 /// The pinned blobs of a store, counted.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
@@ -73,9 +76,9 @@ impl ClosedGate<'_> {
     }
 }
 
-/// Brings blobs into the store for one pull and pins them until dropped. Its methods block.
+/// Brings blobs into the store for one pull and pins them until dropped. Its methods block, but for `store`.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub struct Intake {
     blobs: Arc<Tiers>,
     pins: Arc<Pins>,
     pinned: Mutex<Vec<Digest>>,
@@ -105,6 +108,15 @@ impl Intake {
         self.add(|| self.blobs.put(bytes))
     }
 
+    /// As `put`, from async code.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`].
+    pub async fn store(self: &Arc<Self>, bytes: Vec<u8>) -> Result<BlobInfo, RegistryError> {
+        let intake = Arc::clone(self);
+        blocking(move || Ok(intake.put(&bytes)?)).await
+    }
+
     /// Copies a file into the store.
     pub(crate) fn import_file(
         &self,
@@ -115,7 +127,7 @@ impl Intake {
     }
 
     /// Pins a blob that is there already; false if it is not.
-    pub(crate) fn adopt(&self, digest: Digest) -> bool {
+    pub fn adopt(&self, digest: Digest) -> bool {
         let _open = self.pins.gate.read().unwrap_or_else(PoisonError::into_inner);
         let there = self.blobs.contains(&digest);
         if there {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use helios_model::Manifest;
 use helios_storage::StorageError;
 use helios_types::{Digest, ModelRef};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use crate::blocking::blocking;
 use crate::catalogue::{self, CatalogueModel};
 use crate::fetch::{Context, Expected};
 use crate::progress::{Phase, Progress, Reporter};
-use crate::{Manifest, Registry, RegistryError, Resolved, Source, import, names};
+use crate::{Registry, RegistryError, Resolved, Source, import, names};
 
 type Work = BoxFuture<'static, Result<Fetched, Arc<RegistryError>>>;
 

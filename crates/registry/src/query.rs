@@ -5,38 +5,38 @@ use reqwest::Url;
 
 /// The parameters, decoded, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Those behind a path.
-    pub(crate) fn of(uri: &Uri) -> Self {
+    pub fn of(uri: &Uri) -> Self {
         Self::parse(uri.query().unwrap_or_default())
     }
 
     /// Those in a text such as `a=1&b=2`.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut url = empty();
         url.set_query(Some(text));
         Self(url.query_pairs().into_owned().collect())
     }
 
     /// The first of that name.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
     /// Every one of that name.
-    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The first of that name, as a number.
-    pub(crate) fn number(&self, name: &str) -> Option<usize> {
+    pub fn number(&self, name: &str) -> Option<usize> {
         self.get(name)?.parse().ok()
     }
 
     /// All of them as a text, `name` being `value`.
-    pub(crate) fn with(&self, name: &str, value: &str) -> String {
+    pub fn with(&self, name: &str, value: &str) -> String {
         let mut url = empty();
         let kept =
             self.0.iter().filter(|(key, _)| key != name).map(|(key, value)| (key.as_str(), value.as_str()));

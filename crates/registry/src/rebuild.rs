@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use helios_metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata};
 use helios_storage::DurableFiles;
 
 use crate::blocking::blocking;
 use crate::changes::wait;
 use crate::ground::Ground;
-use crate::metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata};
 use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files};
 
 /// Small files whose contents go into one commit.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use helios_metadata::Change;
 use helios_types::ErrorCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::metadata::Change;
 use crate::{Registry, RegistryError};
 
 /// Records of one kind; who keeps more deletes the old ones first.
@@ -14,7 +14,7 @@ pub const RECORDS_MAX: u64 = 10_000;
 
 impl Registry {
     /// Writes a record, durably, replacing the one of the same kind and key. At most
-    /// [`RECORD_BYTES_MAX`](crate::metadata::RECORD_BYTES_MAX) of JSON.
+    /// [`RECORD_BYTES_MAX`](helios_metadata::RECORD_BYTES_MAX) of JSON.
     ///
     /// # Errors
     /// [`RegistryError::InvalidRequest`] when there are [`RECORDS_MAX`] of that kind; [`RegistryError::Metadata`].

@@ -1,5 +1,5 @@
 //! The store of one folder: `blobs/`, `manifests/HEX.json`, `tags/NAME/@TAG.json`, `lock`, and the database that indexes
-//! manifests and tags ([`crate::metadata`]).
+//! manifests and tags ([`helios_metadata`]).
 //!
 //! A change is durable, as a file and in the database, before it is acknowledged. What is asked often is answered from
 //! memory: parsed manifests; everything else is one question to the database.
@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use helios_metadata::{Metadata, ModelSummary, TagEntry};
+use helios_model::{FileEntry, Manifest, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::{Mover, TierReport};
 use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
-use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
 use crate::demand::Demand;
@@ -19,18 +20,14 @@ use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
-use crate::metadata::Metadata;
-use crate::pins::{Intake, Pins};
+use crate::pins::Pins;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, import};
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
-use crate::tags::TagEntry;
 use crate::transfer::Turns;
 use crate::upstream::{self, Upstream};
-use crate::{
-    CatalogueModel, FileEntry, Manifest, Members, ModelFacts, RegistryConfig, RegistryError, Role, catalogue,
-};
+use crate::{CatalogueModel, Members, RegistryConfig, RegistryError, catalogue};
 
 /// A content-addressed store of models, open under an exclusive lock.
 #[derive(Debug)]
@@ -75,34 +72,6 @@ pub struct Resolved {
     pub digest: Digest,
     /// The manifest.
     pub manifest: Arc<Manifest>,
-}
-
-/// A model as lists show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelSummary {
-    /// Name and tag.
-    pub model: ModelRef,
-    /// The version that the tag points to.
-    pub digest: Digest,
-    /// Bytes of all files.
-    pub size: u64,
-    /// When the tag was last moved, in milliseconds since 1970.
-    pub changed_at: u64,
-    /// What people ask about the model; absent where the files are none.
-    #[serde(default)]
-    pub metadata: Option<ModelFacts>,
-}
-
-impl ModelSummary {
-    pub(crate) fn new(model: ModelRef, current: &TagEntry, manifest: &Manifest) -> Self {
-        Self {
-            model,
-            digest: current.digest,
-            size: manifest.size(),
-            changed_at: current.at,
-            metadata: manifest.metadata.clone(),
-        }
-    }
 }
 
 impl Registry {
@@ -279,16 +248,6 @@ impl Registry {
         Ok(self.metadata.models().await?)
     }
 
-    /// The tags of one name with what each pointed to, oldest first.
-    pub(crate) async fn tags_of(&self, name: &str) -> Result<Vec<(ModelRef, Vec<TagEntry>)>, RegistryError> {
-        let mut tags = Vec::new();
-        for reference in self.metadata.tags_of(name).await? {
-            let history = self.metadata.history(&reference).await?;
-            tags.push((reference, history));
-        }
-        Ok(tags)
-    }
-
     /// What a tag pointed to, oldest first.
     ///
     /// # Errors
@@ -355,7 +314,7 @@ impl Registry {
     /// The bytes of the file with a role that every model has.
     ///
     /// # Errors
-    /// [`RegistryError::MissingRole`]; [`RegistryError::Storage`].
+    /// [`RegistryError::Model`]; [`RegistryError::Storage`].
     pub async fn derived_bytes(
         self: &Arc<Self>,
         manifest: &Manifest,
@@ -364,32 +323,12 @@ impl Registry {
         self.blob(manifest.required(role)?).await
     }
 
-    /// What the manifests say of a blob.
-    pub(crate) async fn blob_info(&self, digest: &Digest) -> Result<BlobInfo, RegistryError> {
-        let info = self.metadata.blob(digest).await?;
-        info.ok_or(RegistryError::UnknownDigest { kind: "blob", digest: *digest })
-    }
-
     /// The error for a name that is not here, with the nearest one that is. O(tags).
     pub(crate) async fn not_found(&self, model: &ModelRef) -> RegistryError {
         match self.metadata.tags().await {
             Ok(tags) => not_found(tags, model),
             Err(error) => error.into(),
         }
-    }
-
-    /// The newest manifest that has this blob among its files.
-    pub(crate) async fn manifest_with(
-        &self,
-        blob: &Digest,
-    ) -> Result<Option<(Digest, Arc<Manifest>)>, RegistryError> {
-        let Some(digest) = self.metadata.manifest_with(blob).await? else { return Ok(None) };
-        Ok(self.load(&digest).await?.map(|manifest| (digest, manifest)))
-    }
-
-    /// An intake for one pull.
-    pub(crate) fn intake(&self) -> Arc<Intake> {
-        Arc::new(Intake::new(Arc::clone(&self.blobs), Arc::clone(&self.pins)))
     }
 
     pub(crate) fn metadata(&self) -> &Arc<dyn Metadata> {
@@ -438,7 +377,7 @@ impl Registry {
         &self.elsewhere
     }
 
-    pub(crate) fn pins(&self) -> &Pins {
+    pub(crate) fn pins(&self) -> &Arc<Pins> {
         &self.pins
     }
 
@@ -487,10 +426,11 @@ pub(crate) fn parse_manifest(digest: &Digest, bytes: &[u8]) -> Result<Manifest, 
             problem: format!("its bytes have digest {actual}"),
         });
     }
-    Manifest::parse(&subject, bytes)
+    Ok(Manifest::parse(&subject, bytes)?)
 }
 
-pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
+/// The digest of some bytes. O(bytes).
+pub fn digest_of(bytes: &[u8]) -> Digest {
     use sha2::Digest as _;
     Digest::from_bytes(sha2::Sha256::digest(bytes).into())
 }

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use helios_metadata::TagEntry;
 use helios_types::{Digest, ModelRef};
 
-use crate::tags::TagEntry;
 use crate::{Registry, RegistryError, Resolved};
 
 /// Hex digits of a digest that are enough to name it.

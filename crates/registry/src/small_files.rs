@@ -4,10 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use helios_metadata::{Change, TagEntry};
+use helios_model::ModelError;
 use helios_storage::{DurableFiles, StorageError};
 use helios_types::Digest;
 
-use crate::metadata::Change;
 use crate::registry::parse_manifest;
 use crate::{RegistryError, files, tags};
 
@@ -28,7 +29,10 @@ pub(crate) fn manifest(files: &DurableFiles, path: &Path) -> Result<Option<Chang
     };
     match files::read(files, path).and_then(|bytes| parse_manifest(&digest, &bytes)) {
         Ok(manifest) => Ok(Some(Change::PutManifest { digest, manifest: Arc::new(manifest) })),
-        Err(error @ RegistryError::InvalidManifest { .. }) => {
+        Err(
+            error @ (RegistryError::InvalidManifest { .. }
+            | RegistryError::Model(ModelError::InvalidManifest { .. })),
+        ) => {
             tracing::error!(path = %path.display(), %error, "a manifest is ignored");
             Ok(None)
         }
@@ -40,7 +44,7 @@ pub(crate) fn manifest(files: &DurableFiles, path: &Path) -> Result<Option<Chang
 pub(crate) fn tag(files: &DurableFiles, dir: &Path, path: &Path) -> Result<Option<Change>, RegistryError> {
     let Some(reference) = tags::reference_of(dir, path) else { return Ok(None) };
     let bytes = files::read(files, path)?;
-    match serde_json::from_slice::<Vec<tags::TagEntry>>(&bytes) {
+    match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
         Ok(history) if !history.is_empty() => Ok(Some(Change::SetTag { reference, history })),
         Ok(_) => {
             tracing::error!(path = %path.display(), "a tag file is empty and ignored");

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use helios_model::{WeightFormat, is_safe_path};
 use helios_types::{DEFAULT_TAG, ModelRef};
 use reqwest::Url;
 
 use crate::RegistryError;
-use crate::manifest::{WeightFormat, is_safe_path};
 
 /// The schemes; a text that begins with none of them is a model name.
 const SCHEMES: [&str; 9] = ["pypi:", "hf:", "file:", "https:", "http:", "convert:", "s3:", "gs:", "az:"];

@@ -4,22 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use helios_metadata::TagEntry;
 use helios_storage::DurableFiles;
-use helios_types::{Digest, ModelRef};
-use serde::{Deserialize, Serialize};
+use helios_types::ModelRef;
 
 use crate::RegistryError;
-
-/// One step of a tag's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TagEntry {
-    /// The manifest that the tag points to from then on.
-    pub digest: Digest,
-    /// When, in milliseconds since 1970.
-    pub at: u64,
-    /// Where it came from: a source, or the model it was tagged from.
-    pub source: String,
-}
 
 /// Entries of one history; the oldest go when there are more.
 const HISTORY_MAX: usize = 100;

@@ -2,7 +2,8 @@
 
 use futures::future::try_join_all;
 use helios_engine::{EngineError, Model};
-use helios_registry::{Manifest, ModelStore, RegistryError, Resolved, Role, WeightFormat};
+use helios_model::{Manifest, ModelError, Role, WeightFormat};
+use helios_registry::{ModelStore, RegistryError, Resolved};
 use helios_storage::{Blob, FileBytes};
 use helios_types::{Digest, ModelRef};
 
@@ -72,7 +73,7 @@ impl WeightFiles {
             }
             WeightFormat::Safetensors => {
                 let config = manifest.files(Role::Original).find(|file| file.path == CONFIG_JSON);
-                let config = config.ok_or(RegistryError::MissingRole { role: CONFIG_JSON })?;
+                let config = config.ok_or(ModelError::MissingRole { role: CONFIG_JSON })?;
                 let index = match manifest.file(Role::WeightsIndex) {
                     Some(file) => Some(store.blob(file).await?),
                     None => None,

@@ -4,18 +4,22 @@
 use super::Finding;
 
 /// Every crate and its layer. A crate that is not here may not be in the workspace.
-const LAYERS: [(&str, u8); 11] = [
+const LAYERS: [(&str, u8); 15] = [
     ("types", 0),
     ("api", 1),
     ("runtime", 1),
     ("kernels", 1),
+    ("prefetch", 1),
     ("storage", 2),
     ("text", 2),
-    ("registry", 3),
-    ("engine", 3),
-    ("worker", 4),
-    ("proxy", 4),
-    ("helios", 5),
+    ("model", 3),
+    ("metadata", 4),
+    ("engine", 4),
+    ("registry", 5),
+    ("distribution", 6),
+    ("worker", 6),
+    ("proxy", 6),
+    ("helios", 7),
 ];
 
 /// Dependencies that point up or sideways. Development dependencies are free.

@@ -1,7 +1,7 @@
 //! Arguments of `helios fit`.
 
 use clap::{Args, ValueEnum};
-use helios_registry::profile::parallel::{KvPrecision, Precision};
+use helios_model::profile::parallel::{KvPrecision, Precision};
 
 #[derive(Debug, Args)]
 pub(crate) struct FitArgs {

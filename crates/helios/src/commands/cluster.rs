@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use helios_model::Role;
 use helios_proxy::{ApiKey, NamedKey, Parts, Proxy, ProxyConfig, guarded};
-use helios_registry::{
-    FromSource, ModelStore, ModelUse, RegistryClient, RegistryError, Resolved, Role, Secret,
-};
+use helios_registry::{FromSource, ModelStore, ModelUse, RegistryClient, RegistryError, Resolved, Secret};
 use helios_runtime::telemetry::Metrics;
 use helios_runtime::{Clock, Shutdown, Tasks};
 use helios_types::{Classify, ErrorCode, ModelRef};
@@ -121,7 +120,7 @@ async fn start_host(
         rules: guard_rules(config, &args.part),
     };
     let store = neighbours.store(config, tasks).await?;
-    let resolved = resolve(registry, &args.model).await?;
+    let resolved = resolve(&store, registry, &args.model).await?;
     note_use(&store, &resolved).await;
     let load = async { Ok(Host::start(&machine, models::files(&store, &resolved).await?).await?) };
     let host: anyhow::Result<Host> = tokio::select! {
@@ -163,22 +162,29 @@ async fn keep_files(registry: &RegistryClient, resolved: &Resolved) -> Infallibl
     }
 }
 
-/// The version that `name` means; the registry fetches it first if need be.
-async fn resolve(registry: &RegistryClient, name: &str) -> anyhow::Result<Resolved> {
+/// The version that `name` means; the registry fetches it first if need be. The store is asked, which learns where the
+/// registry's files are, should they be on this host.
+async fn resolve(store: &ModelStore, registry: &RegistryClient, name: &str) -> anyhow::Result<Resolved> {
     let known = match name.parse::<ModelRef>() {
-        Ok(reference) => registry.resolve(&reference).await,
+        Ok(reference) => store.resolve(&reference).await,
         Err(error) if !models::is_source(name) => return Err(error.into()),
-        Err(_) => registry.pull(name, None, &mut |_| {}).await,
+        Err(_) => pull(store, registry, name).await,
     };
     match known {
         Err(error) if error.code() == ErrorCode::ModelNotFound => {
-            let mut progress = PullProgress::new();
-            let pulled = registry.pull(name, None, &mut |report| progress.report(&report)).await;
-            progress.finish();
+            let pulled = pull(store, registry, name).await;
             pulled.with_context(|| format!("the registry could not fetch {name}"))
         }
         known => Ok(known?),
     }
+}
+
+/// Has the registry fetch a model, and asks the store for what it then has.
+async fn pull(store: &ModelStore, registry: &RegistryClient, name: &str) -> Result<Resolved, RegistryError> {
+    let mut progress = PullProgress::new();
+    let pulled = registry.pull(name, None, &mut |report| progress.report(&report)).await;
+    progress.finish();
+    store.resolve(&pulled?.reference).await
 }
 
 async fn remote_store(config: &Config, registry: &RegistryClient) -> anyhow::Result<ModelStore> {

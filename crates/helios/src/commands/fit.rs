@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use helios_registry::profile::fit::{Fit, Place, Question, fit};
-use helios_registry::profile::parallel::{Degrees, KvPrecision, Precision};
-use helios_registry::profile::{ProfileDetails, profile_of_path};
-use helios_registry::{MemoryProfile, Source, catalogue};
+use helios_model::MemoryProfile;
+use helios_model::profile::fit::{Fit, Place, Question, fit};
+use helios_model::profile::parallel::{Degrees, KvPrecision, Precision};
+use helios_model::profile::{ProfileDetails, profile_of_path};
+use helios_registry::{Source, catalogue};
 use helios_types::{Classify, ErrorCode, ModelRef};
 use helios_worker::MemoryTexts;
 use serde_json::json;

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use helios_registry::{
-    Lineage, Manifest, MemoryProfile, ModelFacts, ModelSummary, RegistryError, Relation, Resolved, Role,
-    TagEntry,
-};
+use helios_model::{Lineage, Manifest, MemoryProfile, ModelFacts, Relation, Role};
+use helios_registry::{ModelSummary, RegistryError, Resolved, TagEntry};
 use helios_types::{Classify, DEFAULT_TAG, Digest, ErrorCode, ModelRef, TensorType};
 use serde::Serialize;
 use serde_json::json;

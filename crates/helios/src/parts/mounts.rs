@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use helios_distribution::{Route, hub, oci};
 use helios_proxy::{Access, Bodies, Mount, Permission, refusal};
-use helios_registry::{Registry, http, hub, oci};
+use helios_registry::{Registry, http};
 use helios_runtime::telemetry::Metrics;
 
 /// Every protocol of a registry.
@@ -48,11 +49,11 @@ pub(crate) fn metrics_mount(metrics: Metrics) -> Mount {
 }
 
 /// Reading models takes the permission that asking them takes.
-fn access(route: http::Route) -> Access {
+fn access(route: Route) -> Access {
     let permission = if route.writes { Permission::WriteModels } else { Permission::Inference };
     let bodies = match route.bodies {
-        http::Bodies::Protocol => Bodies::Protocol,
-        http::Bodies::Any => Bodies::Any,
+        helios_distribution::Bodies::Protocol => Bodies::Protocol,
+        helios_distribution::Bodies::Any => Bodies::Any,
     };
     Access { permission, bodies }
 }

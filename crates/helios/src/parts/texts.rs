@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use helios_api::ApiError;
+use helios_model::{Manifest, MemoryProfile, Role};
 use helios_proxy::{Models, ResolvedModel, TextFiles};
-use helios_registry::{Manifest, MemoryProfile, ModelStore, RegistryError, Resolved, Role};
+use helios_registry::{ModelStore, RegistryError, Resolved};
 use helios_runtime::{Clock, Instant, Tasks};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 

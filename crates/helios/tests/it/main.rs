@@ -16,6 +16,6 @@ mod models;
 mod neighbours;
 mod recovery;
 mod small_model;
-#[path = "../../../registry/tests/it/models.rs"]
-#[allow(dead_code, reason = "the registry's tests use the rest")]
+#[path = "../../../model/tests/it/tiny.rs"]
+#[allow(dead_code, reason = "the tests of other crates use the rest")]
 mod tiny_models;

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::Query;
 use helios_api::ApiError;
-use helios_registry::profile::fit::{Place, Question, fit};
-use helios_registry::profile::parallel::Degrees;
+use helios_model::profile::fit::{Place, Question, fit};
+use helios_model::profile::parallel::Degrees;
 use helios_types::ErrorCode;
 use http::{Response, StatusCode, Uri};
 use serde::Deserialize;

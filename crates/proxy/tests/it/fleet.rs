@@ -1,8 +1,8 @@
 //! Workers come, go, break and recover.
 
 use helios_api::worker::v1::FinishReason;
+use helios_model::profile::fit::Fit;
 use helios_proxy::{ProxyConfig, WorkerList};
-use helios_registry::profile::fit::Fit;
 use serde_json::json;
 
 use crate::support::{MODEL, digest, fake_worker, ready_status, says, soon, start, start_with};

@@ -11,7 +11,7 @@ use helios_types::{Digest, ModelRef};
 
 use super::format::{END_BYTES, LAYOUT, MODELS_MAX, Name, header, padding, write_index};
 use super::{ArchivedModel, ByteStream};
-use crate::oci::artifact::Artifact;
+use crate::artifact::Artifact;
 use crate::registry::{digest_of, invalid_request};
 use crate::{Registry, RegistryError, Resolved};
 

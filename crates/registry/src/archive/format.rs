@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tar::{EntryType, Header};
 
 use super::ArchivedModel;
-use crate::oci::artifact::{Artifact, Descriptor};
+use crate::artifact::{Artifact, Descriptor};
 use crate::{RegistryError, names};
 
 /// Bytes of a block: headers have one, contents are filled up to whole ones.

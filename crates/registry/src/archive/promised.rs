@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use helios_model::{Manifest, ModelError};
 use helios_storage::BlobInfo;
 use helios_types::Digest;
 
@@ -9,8 +10,8 @@ use super::format::{
     EXPORT_AGAIN, Entry, Indexed, MANIFEST_BYTES_MAX, MANIFESTS_BYTES_MAX, NOT_OURS, Name, invalid,
     read_index,
 };
+use crate::RegistryError;
 use crate::registry::digest_of;
-use crate::{Manifest, RegistryError};
 
 /// What a blob of an archive is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +79,10 @@ impl Promised {
         let name = Name::Blob(digest);
         check_digest(&digest, bytes)?;
         let manifest = Manifest::parse("it", bytes).map_err(|error| match error {
-            RegistryError::InvalidManifest { problem, .. } => {
+            ModelError::InvalidManifest { problem, .. } => {
                 invalid(name, format!("this manifest is no good: {problem}"), NOT_OURS)
             }
-            error => error,
+            error => error.into(),
         })?;
         if manifest.to_bytes() != bytes {
             let problem = "this manifest says things that this release does not know";

@@ -25,14 +25,14 @@ const DOWNLOADS_MAX: usize = 4096;
 
 /// A request that begins with a file, if that counts as a use of its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Download {
+pub struct Download {
     /// Who asks, where the listener says so; all others are one.
     client: Option<IpAddr>,
 }
 
 impl Download {
     /// None for a request about a file, for one of a later range, and for one whose sender has a copy.
-    pub(crate) fn begun_by(request: &Request) -> Option<Self> {
+    pub fn begun_by(request: &Request) -> Option<Self> {
         let headers = request.headers();
         let range = headers.get(RANGE).map_or(Ok("bytes=0-"), |range| range.to_str());
         let is_begin = range.is_ok_and(|range| range.starts_with("bytes=0-"));
@@ -68,7 +68,7 @@ impl Downloads {
 
 impl Registry {
     /// Notes that a client begins to download the weights of `model`. Losable, as [`note_uses`](Self::note_uses) is.
-    pub(crate) async fn note_download(self: &Arc<Self>, download: Download, model: &ModelRef) {
+    pub async fn note_download(self: &Arc<Self>, download: Download, model: &ModelRef) {
         if !self.demand().downloads.begins(download, model, Clock.now()) {
             return;
         }

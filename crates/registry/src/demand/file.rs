@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use helios_prefetch::trace::Trace;
+use helios_prefetch::{EventKind, ModelCost, ModelIndex};
 use helios_storage::DurableFiles;
 use helios_types::ModelRef;
 use serde::{Deserialize, Serialize};
 
 use super::history::{EVENTS_MAX, Entry, History, MODELS_MAX};
-use crate::prefetch::trace::Trace;
-use crate::prefetch::{EventKind, ModelCost, ModelIndex};
 use crate::registry::invalid_request;
 use crate::{RegistryError, files};
 
@@ -140,12 +140,12 @@ pub fn recorded_trace(bytes: &[u8]) -> Result<Trace, RegistryError> {
 
 #[cfg(test)]
 mod tests {
+    use helios_prefetch::EventKind;
     use helios_types::ModelRef;
     use proptest::prelude::*;
 
     use super::{Saved, recorded_trace};
     use crate::demand::history::History;
-    use crate::prefetch::EventKind;
 
     fn history(notes: &[(u8, bool, u32)]) -> History {
         let (mut history, mut at) = (History::default(), 1_700_000_000_000);

@@ -6,9 +6,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use helios_prefetch::{Event, EventKind, ModelIndex};
 use helios_types::ModelRef;
-
-use crate::prefetch::{Event, EventKind, ModelIndex};
 
 /// Milliseconds in which uses of one model are one event.
 const SAME_USE_MS: u64 = 60_000;
@@ -169,10 +168,10 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use helios_prefetch::EventKind::{Deploy, Request};
     use helios_types::ModelRef;
 
     use super::{AGE_MS_MAX, DAY_MS, EVENTS_MAX, History, MODELS_MAX, SAME_USE_MS};
-    use crate::prefetch::EventKind::{Deploy, Request};
 
     fn name(number: usize) -> ModelRef {
         format!("m{number}").parse().expect("a name")

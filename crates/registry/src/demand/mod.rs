@@ -13,17 +13,17 @@ mod outlook;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use helios_prefetch::{EventKind, Gate, ModelCost, ModelIndex, Policy, PolicyOptions};
 use helios_storage::tiers::UsePredictor;
 use helios_types::{ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell};
 
-pub(crate) use downloads::Download;
+pub use downloads::Download;
 pub use file::recorded_trace;
 pub(crate) use outlook::{Expected, Look, Order, Seen, Why};
 
 use crate::blocking::blocking;
-use crate::prefetch::{EventKind, Gate, ModelCost, ModelIndex, Policy, PolicyOptions};
 use crate::warm::Pin;
 use crate::{Registry, RegistryConfig, RegistryError, WallClock, metrics};
 use downloads::Downloads;

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use helios_prefetch::{ModelCost, ModelIndex, Tier, View};
 use helios_storage::tiers::TierRoom;
 use helios_types::{Digest, ModelRef};
 
 use super::history::seconds;
 use super::{Demand, State, cost};
 use crate::metrics;
-use crate::prefetch::{ModelCost, ModelIndex, Tier, View};
 use crate::warm::{Files, Pin, WarmLevel};
 
 /// Milliseconds before a model whose fetch failed is tried again; doubles with each failure.

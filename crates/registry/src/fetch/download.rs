@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::{is_pickle, refuse_pickle};
 use helios_storage::{BlobInfo, BlobWriter, StorageError, Tree};
 use helios_types::Digest;
 use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
 
 use super::origin::{Fetcher, check_status, shown, unreachable};
-use super::selection::{is_pickle, refuse_pickle};
 use super::{Context, Expected, Gathered, file_name};
 use crate::blocking::blocking;
 use crate::progress::Phase;
@@ -38,7 +38,7 @@ pub(super) async fn gather(
 ) -> Result<Gathered, RegistryError> {
     let name = file_name(url.path());
     if is_pickle(name) {
-        return Err(refuse_pickle(url.as_str(), name));
+        return Err(refuse_pickle(url.as_str(), name).into());
     }
     if !name.ends_with(".gguf") {
         return Err(RegistryError::invalid_source(url.as_str(), "its path does not end in .gguf"));

@@ -2,16 +2,15 @@
 //!
 //! One question for the list of files at a revision, then each file at the commit that the answer names.
 
+use helios_model::lineage::Card;
+use helios_model::{is_safe_path, select};
 use helios_types::Digest;
 use reqwest::Url;
 use serde::Deserialize;
 
 use super::download::{Remote, download};
 use super::origin::shown;
-use super::selection::select;
 use super::{Context, Expected, Gathered, GatheredFile};
-use crate::lineage::Card;
-use crate::manifest::is_safe_path;
 use crate::source::hub_revision;
 use crate::{RegistryError, Secret};
 

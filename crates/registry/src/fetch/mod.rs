@@ -8,21 +8,19 @@ mod origin;
 mod pip;
 mod pypi;
 mod rate_limit;
-mod selection;
 
 use std::sync::Arc;
 
+use helios_model::{Lineage, Manifest};
 use helios_storage::BlobInfo;
 use helios_types::Digest;
 
 pub(crate) use download::Wanted;
-pub(crate) use local::model_files as local_files;
 pub(crate) use origin::{Fetcher, authorization, causes};
-pub(crate) use selection::{INDEX_FILE, select};
 
 use crate::pins::Intake;
 use crate::progress::Reporter;
-use crate::{Lineage, Manifest, Registry, RegistryError, Source, convert};
+use crate::{Registry, RegistryError, Source, convert};
 
 /// What one pull works with.
 pub(crate) struct Context {

@@ -1,12 +1,11 @@
 //! `s3:`, `gs:` and `az:` sources: a GGUF file, or a folder in the Hugging Face form, in an object store.
 
+use helios_model::{is_safe_path, select};
 use reqwest::Url;
 
 use super::download::Wanted;
-use super::selection::select;
 use super::{Context, Gathered, GatheredFile, file_name};
 use crate::RegistryError;
-use crate::manifest::is_safe_path;
 use crate::object::Bucket;
 
 pub(super) async fn gather(context: &Context, url: &Url) -> Result<Gathered, RegistryError> {

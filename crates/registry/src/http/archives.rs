@@ -14,8 +14,9 @@ use futures::{StreamExt, stream};
 use helios_runtime::Clock;
 use helios_types::{ErrorCode, ModelRef, ModelRefError};
 
+use super::encoding::check_encoding;
 use super::wire::{ErrorDetail, ImportLine};
-use super::{ARCHIVE_TYPE, check_encoding, ranged};
+use super::{ARCHIVE_TYPE, ranged};
 use crate::archive::{ArchiveImport, ImportEvent};
 use crate::incoming::BodyPieces;
 use crate::query::Query;

@@ -27,6 +27,7 @@
 mod answer;
 mod archives;
 mod blobs;
+pub(crate) mod encoding;
 mod models;
 mod profiles;
 pub(crate) mod ranged;
@@ -39,42 +40,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::header::CONTENT_ENCODING;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post, put};
-use helios_types::ErrorCode;
 
-use crate::{Registry, RegistryError, SharedCache};
-
-/// Which bodies a call of a protocol takes, as far as web pages are kept out by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bodies {
-    /// What the protocol has, and nothing that a page can send without asking first.
-    Protocol,
-    /// Forms too: the call changes nothing.
-    Any,
-}
-
-/// What a call of the hub's protocol or of OCI distribution asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Whether it needs the right to write models; else the one to read them.
-    pub writes: bool,
-    /// What it takes.
-    pub bodies: Bodies,
-}
-
-/// Refuses bodies that are compressed: nobody could tell how much comes out of them.
-pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), RegistryError> {
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Ok(());
-    }
-    let problem =
-        "a compressed request body is not accepted\nhint: send it without content-encoding".to_owned();
-    Err(RegistryError::InvalidRequest { problem, code: ErrorCode::UnsupportedMediaType })
-}
+use crate::{Registry, SharedCache};
 
 /// Bytes of a request body.
 const BODY_BYTES_MAX: usize = 1 << 20;

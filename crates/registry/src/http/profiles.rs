@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use helios_model::MemoryProfile;
+use helios_model::profile::ProfileTotals;
 use helios_types::Digest;
 
 use serde::Serialize;
 
 use super::answer::Segment;
-use crate::profile::ProfileTotals;
-use crate::{MemoryProfile, Registry, RegistryError};
+use crate::{Registry, RegistryError};
 
 /// A profile with its totals by name.
 #[derive(Serialize)]

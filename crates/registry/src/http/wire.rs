@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use helios_model::Manifest;
 use helios_storage::tiers::TierReport;
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ArchiveReport, Manifest, ModelSummary, ModelUse, Progress, RegistryError, TagEntry, WarmLevel,
-    WarmRecord, WorkerLease,
+    ArchiveReport, ModelSummary, ModelUse, Progress, RegistryError, TagEntry, WarmLevel, WarmRecord,
+    WorkerLease,
 };
 
 /// Answer to `GET models`.

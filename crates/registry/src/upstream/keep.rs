@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_storage::{BlobInfo, StorageError};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 
 use super::Upstream;
 use crate::fetch::{Context, Wanted};
 use crate::progress::Reporter;
-use crate::{Manifest, Registry, RegistryError, Resolved};
+use crate::{Registry, RegistryError, Resolved};
 
 impl Registry {
     /// The version that a name points to upstream, known here from now on. `missing` is the error if nobody knows it.

@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_storage::{BlobInfo, Tree};
 use helios_types::{Digest, ModelRef};
 
@@ -21,7 +22,7 @@ use remote::Remote;
 use crate::object::Bucket;
 use crate::progress::Reporter;
 use crate::transfer::Origin;
-use crate::{Manifest, RegistryClient, RegistryConfig, RegistryError, Resolved, Source};
+use crate::{RegistryClient, RegistryConfig, RegistryError, Resolved, Source};
 
 /// The places of a configuration, in the order they are asked.
 ///

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_storage::{BlobInfo, Tree};
 use helios_types::{Classify, Digest, ErrorCode, ModelRef};
 
 use super::Upstream;
 use crate::progress::Reporter;
 use crate::transfer::Origin;
-use crate::{Manifest, RegistryClient, RegistryError, Resolved};
+use crate::{RegistryClient, RegistryError, Resolved};
 
 /// A parent registry.
 #[derive(Debug)]

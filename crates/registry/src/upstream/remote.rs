@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_model::Manifest;
 use helios_runtime::Clock;
 use helios_storage::{BlobInfo, Tree};
 use helios_types::{Digest, ModelRef};
@@ -16,7 +17,7 @@ use crate::elsewhere::PUSHED;
 use crate::object::Bucket;
 use crate::progress::Reporter;
 use crate::transfer::Origin;
-use crate::{Manifest, Registry, RegistryError, Resolved, TagEntry, catalogue, registry};
+use crate::{Registry, RegistryError, Resolved, TagEntry, catalogue, registry};
 
 /// Bytes of a manifest or of a tag's history.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use helios_model::{Manifest, Role};
 use helios_storage::BlobInfo;
 use helios_storage::tiers::{Residency, TierKind, TierRoom};
 use helios_types::{Digest, ModelRef};
@@ -11,7 +12,7 @@ use super::{Pin, WarmLevel};
 use crate::blocking::blocking;
 use crate::demand::{Look, Seen};
 use crate::registry::parse_manifest;
-use crate::{Manifest, Registry, RegistryError, Role};
+use crate::{Registry, RegistryError};
 
 /// The files of a version, each once, and which are weights. A manifest itself is not kept: who holds one keeps its files
 /// from leaving.

@@ -1,9 +1,8 @@
 //! A warm-pool record: which model should be resident where, at which level, which it is, and why.
 
+use helios_prefetch::View;
 use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
-
-use crate::prefetch::View;
 
 /// How near a model is, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

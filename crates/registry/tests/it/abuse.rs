@@ -1,6 +1,6 @@
 //! What others may send to harm: registries and peers that lie, stall or never end, names that lead elsewhere, digests
-//! that are none, things that refer to each other. What origins do is in `downloads`, what clients send in `hub` and
-//! `oci`, wheels are in `packages`, model files in the tests of `storage`.
+//! that are none, things that refer to each other. What origins do is in `downloads`, what clients send in the tests
+//! of `distribution`, wheels are in `packages`, model files in the tests of `storage`.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use futures::{StreamExt, stream};
-use helios_registry::{FetchConfig, FleetConfig, RegistryClient, Role, Secret, http};
+use helios_model::Role;
+use helios_registry::{FetchConfig, FleetConfig, RegistryClient, Secret, http};
 use helios_storage::{BlobInfo, BlobStore};
 use helios_types::{Classify, Digest, ErrorCode};
 use serde_json::json;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use helios_registry::{Registry, Resolved, Role, WeightFormat};
+use helios_model::{Role, WeightFormat};
+use helios_registry::{Registry, Resolved};
 use helios_storage::{Checkpoint, Gguf, NameScheme, SafetensorsHeader, TensorNames, TensorPlan};
 use helios_text::gguf_tokenizer_json;
 use helios_types::{Classify, ErrorCode, TensorType};

@@ -5,7 +5,8 @@ use std::fs;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use helios_registry::{ModelStore, Registry, RegistryConfig, Resolved, Role};
+use helios_model::Role;
+use helios_registry::{ModelStore, Registry, RegistryConfig, Resolved};
 use helios_storage::{Checkpoint, DedupLimits, SafetensorsHeader, TensorPlan};
 use helios_types::TensorType;
 

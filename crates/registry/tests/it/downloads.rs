@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryError, Resolved, Role, Secret};
+use helios_model::Role;
+use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryError, Resolved, Secret};
 use helios_types::{Classify, ErrorCode};
 
 use crate::models::{self, Place};

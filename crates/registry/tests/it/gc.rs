@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use helios_registry::{LeasedModel, Registry, Resolved, Role, WorkerLease, WorkerRole};
+use helios_model::Role;
+use helios_registry::{LeasedModel, Registry, Resolved, WorkerLease, WorkerRole};
 use helios_types::{ModelRef, NumericsId};
 
 use crate::metadata::made::Random;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use helios_registry::{Role, WeightFormat, token_table};
+use helios_model::{Role, WeightFormat, token_table};
 use helios_storage::ModelConfig;
 use helios_text::SpecialTokens;
 use helios_types::{Classify, ErrorCode, ModelRef, TensorType};

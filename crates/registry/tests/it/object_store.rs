@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryError, Role};
+use helios_model::Role;
+use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryError};
 use helios_types::{Classify, ErrorCode, ModelRef};
 
 use crate::models::{self, Place};

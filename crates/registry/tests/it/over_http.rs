@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use helios_registry::{ModelStore, Registry, RegistryClient, RegistryError, Role, http};
+use helios_model::Role;
+use helios_registry::{ModelStore, Registry, RegistryClient, RegistryError, http};
 use helios_storage::Tiers;
 use helios_types::{Classify, ErrorCode, ModelRef};
 

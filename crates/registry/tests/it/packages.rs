@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use helios_registry::{FetchConfig, Registry, RegistryError, Resolved, Role};
+use helios_model::Role;
+use helios_registry::{FetchConfig, Registry, RegistryError, Resolved};
 use tokio::sync::Mutex;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use helios_registry::{FromSource, Registry, RegistryConfig, Role, ScrubConfig, ScrubReport};
+use helios_model::Role;
+use helios_registry::{FromSource, Registry, RegistryConfig, ScrubConfig, ScrubReport};
 
 use crate::models::{self, Place};
 

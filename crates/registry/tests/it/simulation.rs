@@ -14,8 +14,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
-use helios_registry::metadata::{Fault as DatabaseFault, Metadata, SimulatedMetadata};
-use helios_registry::{Registry, RegistryConfig, RegistryError, Resolved, Role};
+use helios_metadata::{Fault as DatabaseFault, Metadata, SimulatedMetadata};
+use helios_model::Role;
+use helios_registry::{Registry, RegistryConfig, RegistryError, Resolved};
 use helios_storage::disk::{Fault, Unsynced};
 use helios_storage::{DurableFiles, SimulatedDisk};
 use helios_types::{Classify, ErrorCode};
@@ -172,7 +173,7 @@ impl User {
     }
 
     /// Reads by map and as a stream. A version that was resolved can be read, whatever happened since.
-    async fn read_files(&self, manifest: &helios_registry::Manifest) -> Result<(), RegistryError> {
+    async fn read_files(&self, manifest: &helios_model::Manifest) -> Result<(), RegistryError> {
         for file in &manifest.files {
             let blob = self.registry.blob(file).await?;
             assert_eq!(blob.len() as u64, file.blob.size);

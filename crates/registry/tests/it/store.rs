@@ -144,11 +144,22 @@ async fn a_blob_that_changed_on_disk_is_never_served() {
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     drop(registry);
     let registry = place.open().await;
-    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights");
+    let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights");
     let path = place.store().join("blobs/sha256").join(weights.blob.digest.hex());
     let mut bytes = fs::read(&path).expect("a blob");
     *bytes.last_mut().expect("bytes") ^= 1;
     fs::write(&path, bytes).expect("written");
     let error = registry.blob(weights).await.expect_err("corrupt");
     assert_eq!(error.code(), ErrorCode::Corrupt);
+}
+
+#[tokio::test]
+async fn a_store_without_a_database_has_nothing_to_back_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (store, copy) = (dir.path().join("store"), dir.path().join("copy.db"));
+    let backup =
+        helios_registry::Registry::backup(&store, &helios_registry::RegistryConfig::default(), &copy).await;
+    let error = backup.expect_err("nothing to copy");
+    assert!(error.to_string().contains("hint: check --store"), "{error}");
+    assert!(!copy.exists() && !store.exists(), "an empty database was made");
 }

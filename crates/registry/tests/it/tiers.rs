@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use helios_model::Role;
 use helios_registry::{
     FetchConfig, FromSource, LeasedModel, ModelStore, Registry, RegistryClient, RegistryConfig, Resolved,
-    Role, ScrubConfig, WorkerLease, WorkerRole, http,
+    ScrubConfig, WorkerLease, WorkerRole, http,
 };
 use helios_storage::tiers::{TierDirectory, TierKind, TierState};
 use helios_types::{Classify, ErrorCode, ModelRef, NumericsId};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use helios_model::Role;
 use helios_registry::{
     FetchConfig, FleetConfig, LeasedModel, ModelUse, PrefetchConfig, PrefetchReport, Registry,
     RegistryClient, RegistryConfig, RegistryError, Resolved, USES_MAX, WallClock, WarmLevel, WarmPlace,
@@ -129,7 +130,7 @@ impl Pair {
     }
 
     fn weights(&self, resolved: &Resolved) -> std::path::PathBuf {
-        let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights");
+        let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights");
         self.blob(&weights.blob.digest)
     }
 }
@@ -253,7 +254,7 @@ async fn who_asks_for_what_is_just_fetched_ahead_does_not_wait_at_its_rate() {
     let registry = pair.open().await;
     pulled(&registry, 0..1).await;
     let resolved = registry.resolve(&name("m0")).await.expect("known");
-    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights").clone();
+    let weights = resolved.manifest.required(Role::Weights).expect("weights").clone();
     pair.evict(&registry, "m0").await;
     registry.keep_warm(&name("m0"), WarmLevel::Disk).await.expect("kept");
     let ahead = tokio::spawn({
@@ -366,7 +367,7 @@ async fn what_nobody_has_is_told_and_left_alone_for_a_while() {
     let file = pair.place.write("only.gguf", &models::gguf(9.0));
     let resolved = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     registry.keep_warm(&name("only"), WarmLevel::Disk).await.expect("kept");
-    let weights = resolved.manifest.required(helios_registry::Role::Weights).expect("weights").blob;
+    let weights = resolved.manifest.required(helios_model::Role::Weights).expect("weights").blob;
     fs::remove_file(&file).expect("the source");
     fs::remove_file(pair.blob(&weights.digest)).expect("a blob");
     let first = pair.prefetch_at(&registry, BEGIN_MS).await;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use helios_registry::{FileEntry, ModelStore, RegistryClient, Role, SharedCache, http};
+use helios_model::{FileEntry, Role};
+use helios_registry::{ModelStore, RegistryClient, SharedCache, http};
 use helios_types::{Classify, ErrorCode};
 use tokio::task::JoinHandle;
 

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use helios_registry::prefetch::PolicyOptions;
-use helios_registry::prefetch::replay::{Contender, Outcome, replay};
-use helios_registry::prefetch::trace::{Pattern, Trace};
+use helios_prefetch::PolicyOptions;
+use helios_prefetch::replay::{Contender, Outcome, replay};
+use helios_prefetch::trace::{Pattern, Trace};
 use helios_registry::recorded_trace;
 use indicatif::ProgressBar;
 

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use helios_registry::{ByteStream, Registry, oci};
+use helios_registry::{ByteStream, Registry};
 use helios_types::ModelRef;
-use serde_json::json;
 
 use crate::models::{self, Place};
-use crate::over_http::serve;
 
 pub(crate) fn name(text: &str) -> ModelRef {
     text.parse().expect("a name")
@@ -87,25 +85,4 @@ pub(crate) fn tar_of(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
 /// The path of a blob with these bytes.
 pub(crate) fn blob_path(bytes: &[u8]) -> String {
     format!("blobs/sha256/{}", models::sha256(bytes))
-}
-
-/// Pushes an artifact as `pushed:v1`; the bytes of its manifest.
-pub(crate) async fn push_artifact(registry: &Arc<Registry>) -> Vec<u8> {
-    let url = serve(oci::router(Arc::clone(registry))).await;
-    let client = reqwest::Client::new();
-    let mut descriptors = Vec::new();
-    for bytes in [b"{}".to_vec(), models::gguf(2.0)] {
-        let digest = format!("sha256:{}", models::sha256(&bytes));
-        let request = client.post(format!("{url}/v2/pushed/blobs/uploads/?digest={digest}"));
-        descriptors.push(json!({ "mediaType": "a/b", "digest": digest, "size": bytes.len() }));
-        assert_eq!(request.body(bytes).send().await.expect("an answer").status(), 201);
-    }
-    descriptors[1]["annotations"] = json!({ "org.opencontainers.image.title": "m.gguf" });
-    let manifest =
-        json!({ "schemaVersion": 2, "config": descriptors[0], "layers": [descriptors[1]], "note": "kept" });
-    let bytes = manifest.to_string().into_bytes();
-    let request = client.put(format!("{url}/v2/pushed/manifests/v1"));
-    let request = request.header("content-type", "application/vnd.oci.image.manifest.v1+json");
-    assert_eq!(request.body(bytes.clone()).send().await.expect("an answer").status(), 201);
-    bytes
 }

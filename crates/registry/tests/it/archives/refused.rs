@@ -39,7 +39,7 @@ fn with_manifest(entries: &mut Entries, change: impl FnOnce(&mut Value)) {
     let mut manifest: Value = serde_json::from_slice(&entries[at].1).expect("a manifest");
     change(&mut manifest);
     // Of the same field order as the bytes it was read from.
-    let typed: Result<helios_registry::Manifest, _> = serde_json::from_value(manifest.clone());
+    let typed: Result<helios_model::Manifest, _> = serde_json::from_value(manifest.clone());
     let bytes = typed.map_or_else(|_| manifest.to_string().into_bytes(), |typed| typed.to_bytes());
     entries[at] = (blob_path(&bytes), bytes.clone());
     let text = String::from_utf8(entries[1].1.clone()).expect("UTF-8");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use helios_registry::metadata::{Fault, SimulatedMetadata};
+use helios_metadata::{Fault, SimulatedMetadata};
 use helios_registry::{Registry, RegistryConfig, RegistryError};
 use helios_storage::RealDisk;
 use helios_types::{Digest, ModelRef};

@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use helios_registry::metadata::{Change, Metadata, SqlMetadata};
+use helios_metadata::{Change, Metadata, SqlMetadata};
 
 use super::made::{Random, history, manifest, name, put, set_tag};
 use crate::models::Place;

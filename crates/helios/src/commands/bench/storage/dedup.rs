@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use helios_registry::{Manifest, Registry, RegistryConfig, Role};
+use helios_model::{Manifest, Role};
+use helios_registry::{Registry, RegistryConfig};
 use helios_runtime::Clock;
 use helios_storage::FileBytes;
 use helios_types::ModelRef;

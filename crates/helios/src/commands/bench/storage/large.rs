@@ -8,11 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use helios_registry::metadata::{Change, Metadata, SqlMetadata};
-use helios_registry::{
-    FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, ModelFacts, Registry, RegistryClient,
-    RegistryConfig, Role, TagEntry, WeightFormat,
-};
+use helios_metadata::{Change, Metadata, SqlMetadata};
+use helios_model::{FileEntry, MANIFEST_SCHEMA, Manifest, MemoryProfile, ModelFacts, Role, WeightFormat};
+use helios_registry::{Registry, RegistryClient, RegistryConfig, TagEntry};
 use helios_runtime::Clock;
 use helios_storage::{BlobInfo, probe};
 use helios_types::{ModelRef, TensorType};

@@ -1,0 +1,115 @@
+//! The versions of one name, as protocols with revisions see them: tags, `main`, and commits, which are the first 40 hex
+//! digits of a manifest's digest.
+
+use helios_registry::{Registry, RegistryError, TagEntry};
+use helios_types::{DEFAULT_TAG, Digest, ModelRef};
+
+/// Hex digits of a commit.
+pub(crate) const COMMIT_DIGITS: usize = 40;
+
+/// The revision that means [`Versions::main`].
+const MAIN: &str = "main";
+
+/// The tags of one name with their histories; there is at least one.
+#[derive(Debug)]
+pub(crate) struct Versions(Vec<(ModelRef, Vec<TagEntry>)>);
+
+impl Versions {
+    /// The tags of `name`; `None` if it has none.
+    pub(crate) async fn of(registry: &Registry, name: &str) -> Result<Option<Self>, RegistryError> {
+        let tags = registry.tags_of(name).await?;
+        Ok((!tags.is_empty()).then_some(Self(tags)))
+    }
+
+    /// Where each tag points.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = (&str, &TagEntry)> {
+        self.0.iter().filter_map(|(reference, history)| Some((reference.tag(), history.last()?)))
+    }
+
+    /// Where each name points, the one with the tag `latest` first.
+    pub(crate) fn current(&self) -> impl Iterator<Item = (&ModelRef, &TagEntry)> {
+        let named = || self.0.iter().filter_map(|(reference, history)| Some((reference, history.last()?)));
+        let is_latest = |(reference, _): &(&ModelRef, &TagEntry)| reference.tag() == DEFAULT_TAG;
+        named().filter(is_latest).chain(named().filter(move |one| !is_latest(one)))
+    }
+
+    /// What `main` means: the tag `latest` if there is one, else what was last pulled or pushed.
+    pub(crate) fn main(&self) -> Option<&TagEntry> {
+        let latest = self.tags().find(|(tag, _)| *tag == DEFAULT_TAG).map(|(_, entry)| entry);
+        latest.or_else(|| self.tags().map(|(_, entry)| entry).max_by_key(|entry| entry.at))
+    }
+
+    /// What a revision means: a commit of any tag's history, `main`, or a tag.
+    pub(crate) fn find(&self, revision: &str) -> Option<&TagEntry> {
+        let is_hex = revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
+        if is_hex && matches!(revision.len(), COMMIT_DIGITS | 64) {
+            let mut entries = self.0.iter().flat_map(|(_, history)| history);
+            return entries.find(|entry| entry.digest.hex().starts_with(revision));
+        }
+        if revision == MAIN {
+            return self.main();
+        }
+        self.tags().find(|(tag, _)| *tag == revision).map(|(_, entry)| entry)
+    }
+
+    /// Every version that a tag points to or pointed to.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &TagEntry> {
+        self.0.iter().flat_map(|(_, history)| history.iter().rev())
+    }
+
+    /// The names with their tags.
+    pub(crate) fn references(&self) -> impl Iterator<Item = &ModelRef> {
+        self.0.iter().map(|(reference, _)| reference)
+    }
+}
+
+/// The tag that is written for a revision.
+pub(crate) fn tag_of(revision: &str) -> &str {
+    if revision == MAIN { DEFAULT_TAG } else { revision }
+}
+
+/// The commit of a version.
+pub(crate) fn commit_of(digest: &Digest) -> String {
+    digest.hex()[..COMMIT_DIGITS].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use helios_registry::TagEntry;
+    use helios_types::Digest;
+
+    use super::{Versions, commit_of};
+
+    fn entry(seed: u8, at: u64) -> TagEntry {
+        TagEntry { digest: Digest::from_bytes([seed; 32]), at, source: String::new() }
+    }
+
+    fn versions(tags: &[(&str, &[TagEntry])]) -> Versions {
+        let named = |(tag, history): &(&str, &[TagEntry])| {
+            (format!("m:{tag}").parse().expect("a name"), history.to_vec())
+        };
+        Versions(tags.iter().map(named).collect())
+    }
+
+    #[test]
+    fn main_is_latest_or_what_came_last() {
+        let versions_without = versions(&[("a", &[entry(1, 5)]), ("b", &[entry(2, 9), entry(3, 7)])]);
+        assert_eq!(versions_without.find("main"), Some(&entry(3, 7)));
+        let with = versions(&[("a", &[entry(1, 5)]), ("latest", &[entry(2, 1)])]);
+        assert_eq!(with.find("main"), Some(&entry(2, 1)));
+        let current: Vec<String> = with.current().map(|(reference, _)| reference.to_string()).collect();
+        assert_eq!(current, ["m:latest", "m:a"]);
+    }
+
+    #[test]
+    fn commits_of_every_history_are_revisions() {
+        let versions = versions(&[("b", &[entry(2, 3), entry(3, 7)])]);
+        assert_eq!(versions.find("b"), Some(&entry(3, 7)));
+        let old = entry(2, 3).digest;
+        assert_eq!(versions.find(&commit_of(&old)), Some(&entry(2, 3)));
+        assert_eq!(versions.find(&old.hex()), Some(&entry(2, 3)));
+        for none in ["c", "", &"0".repeat(40), &old.hex()[..39], "refs/pr/1"] {
+            assert_eq!(versions.find(none), None, "{none}");
+        }
+    }
+}
