@@ -1,6 +1,7 @@
-//! Workers on hosts of their own: what one has fetched, the others take from it.
+//! Workers beside their registry map its files; of those on hosts of their own, what one has fetched the others take
+//! from it.
 //!
-//! The hosts are mount namespaces in which the registry's folder is another one, so that nothing can be mapped in place.
+//! The other hosts are mount namespaces in which the registry's folder is another one, so that nothing can be mapped in place.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -44,11 +45,17 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, counter: Option<&AtomicU64>) 
     let _ = to.shutdown(std::net::Shutdown::Write);
 }
 
-/// `helios worker` where the registry's folder cannot be seen.
-fn worker_elsewhere(hidden: &Path, own: &Path, registry: &str) -> Command {
+/// `helios worker` with a store of its own.
+fn worker(own: &Path, registry: &str) -> Command {
     let mut worker = helios(own);
     worker.args(["worker", "--registry", registry, "--model", MODEL, "--listen", "127.0.0.1:0"]);
     worker.args(["--kv-memory", "64MiB"]);
+    worker
+}
+
+/// The same where the registry's folder cannot be seen.
+fn worker_elsewhere(hidden: &Path, own: &Path, registry: &str) -> Command {
+    let worker = worker(own, registry);
     let mut elsewhere = Command::new("unshare");
     let hide = r#"mount -t tmpfs none "$0" && exec "$@""#;
     elsewhere.args(["-rm", "bash", "-c", hide]).arg(hidden).arg(worker.get_program()).args(worker.get_args());
@@ -61,6 +68,35 @@ fn worker_elsewhere(hidden: &Path, own: &Path, registry: &str) -> Command {
     elsewhere
 }
 
+/// A registry with the model, and what it sends.
+fn counted_registry() -> (tempfile::TempDir, Server, String, Arc<AtomicU64>) {
+    let store = store_with_model();
+    let mut command = helios(store.path());
+    command.args(["registry", "--listen", "127.0.0.1:0"]);
+    let registry = Server::start(command);
+    let (address, egress) = relay(&registry.url);
+    (store, registry, address, egress)
+}
+
+/// Whether the worker with that folder has a copy of the weights.
+fn has_copy(own: &Path) -> bool {
+    let size = model_file().metadata().unwrap().len();
+    let cached = std::fs::read_dir(own.join("cache/blobs/sha256"));
+    cached.is_ok_and(|blobs| {
+        blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).any(|bytes| bytes == size)
+    })
+}
+
+#[test]
+fn a_worker_beside_its_registry_maps_the_files_in_place() {
+    let (_store, _registry, address, egress) = counted_registry();
+    let own = tempfile::tempdir().unwrap();
+    let worker = Server::start(worker(own.path(), &address));
+    assert!(!has_copy(own.path()), "it copied what it could have mapped: {}", worker.log());
+    let (egress, size) = (egress.load(Ordering::Relaxed), model_file().metadata().unwrap().len());
+    assert!(egress < size / 10, "{egress} bytes left the registry for a model of {size} on its own host");
+}
+
 #[test]
 fn workers_on_other_hosts_take_each_byte_from_their_registry_once() {
     if !Command::new("unshare").args(["-rm", "true"]).output().is_ok_and(|output| output.status.success()) {
@@ -69,13 +105,7 @@ fn workers_on_other_hosts_take_each_byte_from_their_registry_once() {
         );
         return;
     }
-    let store = store_with_model();
-    let mut command = helios(store.path());
-    let registry = Server::start({
-        command.args(["registry", "--listen", "127.0.0.1:0"]);
-        command
-    });
-    let (address, egress) = relay(&registry.url);
+    let (store, _registry, address, egress) = counted_registry();
     let hosts = tempfile::tempdir().unwrap();
     let workers: Vec<Server> = std::thread::scope(|scope| {
         let start = |number: usize| {
@@ -88,8 +118,7 @@ fn workers_on_other_hosts_take_each_byte_from_their_registry_once() {
     });
     let size = model_file().metadata().unwrap().len();
     for (number, worker) in workers.iter().enumerate() {
-        let cached = std::fs::read_dir(hosts.path().join(format!("{number}/cache/blobs/sha256"))).unwrap();
-        let has_it = cached.map(|blob| blob.unwrap().metadata().unwrap().len()).any(|bytes| bytes == size);
+        let has_it = has_copy(&hosts.path().join(number.to_string()));
         assert!(has_it, "worker {number} mapped the registry's own file: {}", worker.log());
     }
     let egress = egress.load(Ordering::Relaxed);
