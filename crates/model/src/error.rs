@@ -74,7 +74,7 @@ impl ModelError {
     }
 
     /// The error for a manifest, or a small file beside it, that makes no sense.
-    pub fn invalid_manifest(subject: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn invalid_manifest(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::InvalidManifest { subject: subject.into(), problem: problem.into() }
     }
 }

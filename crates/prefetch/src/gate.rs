@@ -8,7 +8,6 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gate {
     allowance_bytes: f64,
-    wasted_bytes: u64,
     hits: u64,
     wastes: u64,
 }
@@ -39,12 +38,12 @@ impl Gate {
     }
 
     /// `bytes` are being prefetched.
-    pub fn spend(&mut self, bytes: u64) {
+    pub(crate) fn spend(&mut self, bytes: u64) {
         self.allowance_bytes -= bytes as f64;
     }
 
     /// `bytes` that were spent were not fetched after all.
-    pub fn unspend(&mut self, bytes: u64) {
+    pub(crate) fn unspend(&mut self, bytes: u64) {
         self.allowance_bytes += bytes as f64;
     }
 
@@ -54,9 +53,8 @@ impl Gate {
         self.hits += 1;
     }
 
-    /// A prefetch of `bytes` left unused.
-    pub fn wasted(&mut self, bytes: u64) {
-        self.wasted_bytes += bytes;
+    /// A prefetch left unused; what it spent is lost.
+    pub(crate) fn wasted(&mut self) {
         self.wastes += 1;
     }
 
@@ -68,11 +66,6 @@ impl Gate {
     /// Bytes that may be prefetched now.
     pub fn allowance_bytes(&self) -> u64 {
         self.allowance_bytes.max(0.0) as u64
-    }
-
-    /// Bytes of those that were not.
-    pub fn wasted_bytes(&self) -> u64 {
-        self.wasted_bytes
     }
 }
 
@@ -89,12 +82,12 @@ mod tests {
             demanded += 100;
             while gate.allows(100) {
                 gate.spend(100);
-                gate.wasted(100);
+                gate.wasted();
                 wasted += 100;
             }
         }
         assert!(wasted as f64 <= Gate::EARNED * demanded as f64, "{wasted} of {demanded}");
-        assert_eq!(gate.wasted_bytes(), wasted);
+        assert_eq!(gate.outcomes(), (0, wasted / 100));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Policy {
     /// A model left the tier. Returns the bytes that were prefetched in vain.
     pub fn evicted(&mut self, model: ModelIndex) -> Option<u64> {
         let bytes = self.unused.remove(&model)?;
-        self.gate.wasted(bytes);
+        self.gate.wasted();
         Some(bytes)
     }
 
@@ -95,7 +95,7 @@ impl Policy {
         if let Some(bytes) = self.unused.remove(&model) {
             self.gate.unspend(missing.min(bytes));
             if missing < bytes {
-                self.gate.wasted(bytes - missing);
+                self.gate.wasted();
             }
         }
     }

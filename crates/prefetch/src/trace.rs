@@ -18,7 +18,7 @@ use super::{Event, EventKind, ModelCost, ModelIndex};
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 /// Length of a trace.
-pub const DAYS: usize = 14;
+pub(crate) const DAYS: usize = 14;
 /// Models of a trace.
 pub const MODELS: usize = 48;
 const REQUESTS_PER_DAY: f64 = 600.0;

@@ -120,7 +120,7 @@ impl Ahead {
         let mut saved_at = Clock.now();
         loop {
             let began = Clock.now();
-            match self.registry.look().await {
+            match self.look().await {
                 Ok(room) => self.room = Some(room),
                 Err(error) => tracing::warn!(%error, "the demand for models cannot be looked at"),
             }
@@ -131,6 +131,23 @@ impl Ahead {
                 saved_at = Clock.now();
             }
         }
+    }
+
+    /// Looks, while what was begun goes on: somebody may wait for it. What ends meanwhile counts behind the look, which may
+    /// have seen it unfinished.
+    async fn look(&mut self) -> Result<TierRoom, RegistryError> {
+        let registry = Arc::clone(&self.registry);
+        let mut look = std::pin::pin!(registry.look());
+        let mut ended = Vec::new();
+        let room = loop {
+            tokio::select! {
+                biased;
+                room = &mut look => break room,
+                Some(fetched) = self.running.next(), if !self.running.is_empty() => ended.push(fetched),
+            }
+        };
+        ended.into_iter().for_each(|fetched| self.settle(fetched));
+        room
     }
 
     /// Fetches until it is time for another look: when something changed, but not before `pause` is over.

@@ -111,6 +111,11 @@ pub enum MetadataConfig {
 }
 
 impl MetadataConfig {
+    /// Whether no other registry uses the database.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Sqlite)
+    }
+
     /// Reads `sqlite` or an address such as `postgres://user:password@host/helios`.
     ///
     /// # Errors

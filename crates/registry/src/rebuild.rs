@@ -42,8 +42,9 @@ impl Registry {
     ) -> Result<Counts, RegistryError> {
         let ground = Ground::open(Arc::new(helios_storage::RealDisk), dir.to_owned(), Vec::new()).await?;
         let file = dir.join(DATABASE_FILE);
+        let is_own = config.metadata.is_own();
         let mut kept = Vec::new();
-        if matches!(config.metadata, MetadataConfig::Sqlite) {
+        if is_own {
             kept = readable_records(&file).await;
             let (files, old) = (ground.files.clone(), file.clone());
             blocking(move || set_aside(&files, &old)).await?;
@@ -54,7 +55,7 @@ impl Registry {
             for records in kept.chunks(BATCH) {
                 wait(database.commit(records))?;
             }
-            import(&ground, &*database, &mut report)?;
+            import(&ground, &*database, is_own, &mut report)?;
             Ok(wait(database.counts())?)
         })
         .await;
@@ -84,10 +85,12 @@ impl Registry {
     }
 }
 
-/// Reads every small file into the database, and notes that it knows this store. Blocks.
+/// Reads every small file into the database, and notes that it knows this store. Blocks. `is_own` says that no other
+/// registry uses the database.
 pub(crate) fn import(
     ground: &Ground,
     metadata: &dyn Metadata,
+    is_own: bool,
     report: &mut dyn FnMut(RebuildProgress),
 ) -> Result<(), RegistryError> {
     let (files, tags_dir) = (&ground.files, ground.dir.join("tags"));
@@ -101,8 +104,8 @@ pub(crate) fn import(
         Ok(())
     };
     in_batches(&manifests, |path| small_files::manifest(files, path), &mut commit)?;
-    // A new database knows no tag that could have moved since.
-    let is_new = wait(metadata.tags())?.is_empty();
+    // A database of one store that knows no tag yet learns none from others meanwhile.
+    let is_new = is_own && wait(metadata.tags())?.is_empty();
     in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |changes, read| {
         let mut newer = Vec::with_capacity(changes.len());
         for change in changes {

@@ -109,7 +109,7 @@ impl Registry {
         let is_known = metadata.record(STORES, &ground.id).await?.is_some();
         let opened = blocking(move || {
             if !is_known {
-                import(&ground, &*metadata, &mut |_| {})?;
+                import(&ground, &*metadata, config.metadata.is_own(), &mut |_| {})?;
             }
             let registry = Self::on(ground, metadata, config)?;
             registry.settle()?;

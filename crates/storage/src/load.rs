@@ -100,7 +100,7 @@ impl BlobStore {
             Some(region) => Ok(Some(Blob::from_region(region))),
             // Not what it should be: reading it once more the slow way finds out whom to blame.
             None => {
-                self.verified().forget(&info.digest);
+                self.verified().revoke(info);
                 self.get(info).map(Some)
             }
         }

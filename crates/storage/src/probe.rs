@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helios_types::Digest;
+use memmap2::{Advice, MmapMut};
 
 use crate::io::{IoEngine, IoFile};
 use crate::{StorageError, residency};
@@ -145,6 +146,22 @@ pub fn drop_from_cache(file: &File) -> io::Result<bool> {
     file.sync_all()?;
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;
     residency::is_resident(file).map(|resident| !resident)
+}
+
+/// Touches somewhat more memory than `bytes` in huge pages and gives it back, so that the page cache gets memory that is
+/// there, as on a machine of its own: the host of a virtual machine takes free memory back (free page reporting), and
+/// having it returned takes longer than the disk.
+///
+/// # Errors
+/// What the system says.
+pub fn fault_in(bytes: u64) -> io::Result<()> {
+    let mut memory = MmapMut::map_anon((bytes + bytes / 8) as usize)?;
+    let huge = memory.advise(Advice::HugePage);
+    if let Err(error) = huge {
+        tracing::debug!(%error, "memory is faulted in by small pages");
+    }
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    Ok(())
 }
 
 /// A temporary folder that goes away with its files.

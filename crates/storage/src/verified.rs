@@ -2,8 +2,8 @@
 //!
 //! A file counts as the one that was read while its [`FileStatus`] is the same; the status-change time in it cannot be
 //! set back by a program. A recipe counts as read while the states of its own file and of all its parts' files are the
-//! same, for which [`joined`] stands. The memory is shared by all processes of one store: a journal in it, named after the boot,
-//! which ends with it, because a power loss may change what lies on the disk. Nothing depends on the journal: it is
+//! same, for which [`joined`] stands. The memory is shared by all processes of one store: a journal in it, named after the
+//! boot, which ends with it, because a power loss may change what lies on the disk. Nothing depends on the journal: it is
 //! never fsynced, may be torn or lost, and is begun anew when it is full. Who can write it can write the blobs, too.
 
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ impl VerifiedFiles {
         Ok(Self { known: Mutex::default(), journal })
     }
 
-    /// Whether the file in this state was found to be `info`, by whichever process.
+    /// Whether the file, or the recipe with its parts, in this state was found to be `info`, by whichever process.
     pub(crate) fn covers(&self, status: FileStatus, info: &BlobInfo) -> bool {
         let mut known = self.known();
         let is_known = |known: &Known| known.entries.get(&info.digest) == Some(&(status, *info));
@@ -73,8 +73,25 @@ impl VerifiedFiles {
         }
     }
 
+    /// Forgets a blob whose file is gone: another one would have another state.
     pub(crate) fn forget(&self, digest: &Digest) {
         self.known().entries.remove(digest);
+    }
+
+    /// Takes back that a blob is right whose bytes turned out wrong in an unchanged state: bits that rotted on the disk.
+    /// The journal's records of it are read first, so that they bring it back neither here nor, for the record behind
+    /// them, in a process that learns of it later.
+    pub(crate) fn revoke(&self, info: &BlobInfo) {
+        let mut known = self.known();
+        if let Some(journal) = &self.journal {
+            journal.read_news(&mut known);
+            if let Err(error) =
+                journal.append(&Record { status: FileStatus::default(), info: *info }.to_bytes())
+            {
+                tracing::debug!(%error, "other processes are not told that a blob has to be verified again");
+            }
+        }
+        known.entries.remove(&info.digest);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -197,10 +214,13 @@ fn checksum(body: &[u8]) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use helios_types::Digest;
 
-    use super::{RECORD_BYTES, Record, joined};
-    use crate::{BlobInfo, FileStatus};
+    use super::{RECORD_BYTES, Record, VerifiedFiles, joined};
+    use crate::{BlobInfo, Disk, FileStatus, SimulatedDisk};
 
     #[test]
     fn a_record_reads_back_and_no_flipped_bit_does() {
@@ -217,6 +237,25 @@ mod tests {
         }
         assert!(Record::from_bytes(&[0; RECORD_BYTES]).is_none());
     }
+
+    #[test]
+    fn what_was_revoked_does_not_come_back_from_the_journal() {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+        let dir = Path::new("/journals");
+        disk.create_dir(dir).expect("a folder");
+        let open = || VerifiedFiles::open(&disk, dir).expect("opened");
+        let info = BlobInfo { digest: Digest::from_bytes([1; 32]), blake3: [2; 32], size: 3 };
+        let status = FileStatus { size: 3, inode: 5, ..FileStatus::default() };
+        let (first, second) = (open(), open());
+        first.insert(status, &info);
+        assert!(first.covers(status, &info));
+        first.revoke(&info);
+        assert!(!first.covers(status, &info), "its own record is no news");
+        assert!(!second.covers(status, &info), "nor for a process that reads both");
+        first.insert(status, &info);
+        assert!(first.covers(status, &info) && open().covers(status, &info), "found right again");
+    }
+
     #[test]
     fn joined_states_differ_if_one_does_and_fit_a_record() {
         let state = |number: u64| {

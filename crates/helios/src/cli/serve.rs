@@ -117,7 +117,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "BYTES")]
     pub(crate) kv_memory: Option<String>,
     /// Most bytes kept of models whose registry is on another host, such as `200GiB`; what was used least of late makes
-    /// room [default: nine tenths of what is free]
+    /// room [default: what it has, and nine tenths of what is free]
     #[arg(long, value_name = "BYTES")]
     pub(crate) cache_budget: Option<String>,
     /// Address at which proxies reach this worker [default: the one it listens on]

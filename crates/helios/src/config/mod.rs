@@ -89,7 +89,7 @@ pub(crate) struct StoreConfig {
     /// that can be had again from elsewhere leave, those of least use first; what cannot stays, and a pull is refused.
     pub(crate) budget: Option<String>,
     /// Most bytes of blobs that a worker keeps of models whose registry is on another host (`cache` in that directory), such
-    /// as `200GiB`; by default nine tenths of what is free beside them when it starts. What was used least of late makes room.
+    /// as `200GiB`; by default what is there, and nine tenths of what is free, when it starts. What was used least of late makes room.
     pub(crate) cache_budget: Option<String>,
     /// More directories, in the order that new blobs try them behind the first; blobs move between them by use.
     pub(crate) tiers: Vec<TierSettings>,

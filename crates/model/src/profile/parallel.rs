@@ -11,7 +11,7 @@ use super::{ModelShape, ProfileDetails, Weights};
 /// Tokens whose KV is allocated together.
 pub const BLOCK_TOKENS: u64 = 16;
 /// The tensor-parallel degrees that a profile lists.
-pub const DEGREES: [u64; 4] = [1, 2, 4, 8];
+pub(crate) const DEGREES: [u64; 4] = [1, 2, 4, 8];
 
 /// How weights are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ impl Degrees {
     }
 
     /// Whether a model can be divided so: whole heads and whole layers.
-    pub fn divide(self, shape: &ModelShape) -> bool {
+    pub(crate) fn divide(self, shape: &ModelShape) -> bool {
         let whole_heads = shape.heads.is_multiple_of(self.tensor);
         let whole_groups =
             shape.kv_heads.is_multiple_of(self.tensor) || self.tensor.is_multiple_of(shape.kv_heads);
@@ -174,7 +174,7 @@ impl ProfileDetails {
     }
 
     /// One line of the table.
-    pub fn rank_needs(&self, precision: Precision, degrees: Degrees) -> RankNeeds {
+    pub(crate) fn rank_needs(&self, precision: Precision, degrees: Degrees) -> RankNeeds {
         RankNeeds {
             precision,
             degrees,

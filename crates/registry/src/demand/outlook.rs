@@ -263,10 +263,17 @@ impl State {
     /// Notes what came and what left since the last look.
     fn compare(&mut self, look: &Look, of_hour: &[f64]) {
         let arrived = std::mem::take(&mut self.arrived);
+        // By version: it may have several names.
+        let fetching: HashSet<Digest> = self
+            .fetching
+            .keys()
+            .filter_map(|model| self.known.get(model))
+            .map(|known| known.digest)
+            .collect();
         let mut before = std::mem::take(&mut self.known);
         let mut counted = HashSet::new();
         for seen in &look.seen {
-            let is_fetched_ahead = self.fetching.contains_key(&seen.model);
+            let is_fetched_ahead = fetching.contains(&seen.digest) || self.fetching.contains_key(&seen.model);
             let old = before.remove(&seen.model).filter(|old| old.digest == seen.digest);
             let was_missing = match &old {
                 Some(old) => old.missing_bytes,

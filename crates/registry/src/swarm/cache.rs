@@ -65,7 +65,7 @@ impl SharedCache {
         self.open(info).await
     }
 
-    /// Deletes what interrupted downloads left that nobody goes on with; for when everything that is wanted is here.
+    /// Deletes what interrupted downloads left and nobody is writing now; for when everything that is wanted is here.
     ///
     /// # Errors
     /// [`RegistryError::Storage`].

@@ -22,6 +22,8 @@ pub(crate) struct CacheRoom {
     users: DirUsers,
     /// What this process is about to open.
     opening: Mutex<Vec<Digest>>,
+    /// What others used when it was last known.
+    used_by_others: Mutex<HashSet<Digest>>,
 }
 
 /// A blob that is about to be opened; it stays in the cache.
@@ -46,7 +48,11 @@ impl CacheRoom {
         let directory =
             TierDirectory { kind: TierKind::Nvme, dir: dir.to_owned(), budget_bytes: Some(budget_bytes) };
         let blobs = Tiers::open(dir, vec![directory])?;
-        let room = Arc::new(Self { users: DirUsers::join(&dir.join("users"))?, opening: Mutex::default() });
+        let room = Arc::new(Self {
+            users: DirUsers::join(&dir.join("users"))?,
+            opening: Mutex::default(),
+            used_by_others: Mutex::default(),
+        });
         blobs.set_keeper(Arc::clone(&room) as Arc<dyn Keeper>);
         blobs.look_after();
         Ok((blobs, room))
@@ -81,10 +87,14 @@ impl Drop for Opening<'_> {
 
 impl Keeper for CacheRoom {
     fn held(&self) -> HashSet<Digest> {
-        let mut held = self.users.used_by_others().unwrap_or_else(|error| {
-            tracing::warn!(%error, "what others use of the cache is not known");
-            HashSet::new()
-        });
+        let mut held = {
+            let mut known = self.used_by_others.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.users.used_by_others() {
+                Ok(used) => *known = used,
+                Err(error) => tracing::warn!(%error, "what others use of the cache now is not known"),
+            }
+            known.clone()
+        };
         held.extend(self.opened().iter().copied());
         held
     }

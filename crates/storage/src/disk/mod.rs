@@ -31,7 +31,7 @@ pub enum OpenMode {
 /// What tells one state of a file from another.
 ///
 /// A file is taken for unchanged while all of these are: the status-change time cannot be set back by a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileStatus {
     /// Whether it is a folder.
     pub is_dir: bool,

@@ -149,7 +149,7 @@ impl BlobStore {
 
     /// Reads a recipe that was found wrong once more, to find out which part is.
     pub(crate) fn verify_recipe_again(&self, info: &BlobInfo) -> Result<(), StorageError> {
-        self.verified().forget(&info.digest);
+        self.verified().revoke(info);
         self.open_recipe(info)?.map_or(Ok(()), |opened| self.verify_recipe(&opened, info))
     }
 
@@ -181,6 +181,9 @@ impl BlobStore {
             result => result.map_err(|error| StorageError::io("inspect", &path, error))?,
         };
         let Some(recipe) = self.recipe(&info.digest)? else { return Ok(None) };
+        if self.disk().status(&path).ok() != Some(state) {
+            return Err(broken(&info.digest, "it was replaced while it was read; ask again".to_owned()));
+        }
         let (mut files, mut states) = (HashMap::new(), vec![state]);
         for source in recipe.sources() {
             let path = self.path(&source);

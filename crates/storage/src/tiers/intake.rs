@@ -216,8 +216,8 @@ impl WriteWatch for Watch {
         match error {
             // Another writer may have taken the room that was made, and left since.
             StorageError::NoRoom { .. } => {
-                let room = tiers.ledger().place_in_room(reservation.bytes() + bytes);
-                room.is_some_and(|placement| placement.place == place)
+                let ledger = tiers.ledger();
+                ledger.place(place).is_writable && ledger.place(place).room() >= bytes
             }
             error => tiers.made_room(place, error, bytes),
         }

@@ -30,10 +30,6 @@ impl Reservation {
         self.place
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Makes it at least `bytes`, and room for that if need be; false, and nothing changes, if there is none.
     pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.bytes);

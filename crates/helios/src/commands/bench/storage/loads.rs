@@ -44,17 +44,6 @@ pub(super) fn measure(bench: &Bench, peers: &[Peer]) -> anyhow::Result<Samples> 
     Ok(samples)
 }
 
-/// Touches so many bytes of memory and gives them back, so that the page cache gets memory that is there, as it is on a
-/// machine of its own: the host of a virtual machine takes free memory back, and returning it takes longer than the disk.
-/// The memory of the load was faulted in before, too.
-fn fault_in(bytes: u64) -> anyhow::Result<()> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(bytes as usize).context("no memory for the page cache")?;
-    memory.resize(bytes as usize, 1u8);
-    std::hint::black_box(&memory);
-    Ok(())
-}
-
 /// The peers that could load the checkpoint once.
 fn prepare<'p>(bench: &Bench, peers: &'p [Peer], folder: &Path) -> anyhow::Result<Vec<&'p Peer>> {
     let mut prepared = Vec::new();
@@ -137,7 +126,7 @@ impl Loads {
         drop(blobs);
         side("faulting in memory for the page cache")?;
         self.make_cold()?;
-        fault_in(self.bytes())?;
+        probe::fault_in(self.bytes())?;
         side("cold map")?;
         let (map, blobs) = timed(|| self.map())?;
         samples.map.push(map);
