@@ -263,13 +263,7 @@ impl State {
     /// Notes what came and what left since the last look.
     fn compare(&mut self, look: &Look, of_hour: &[f64]) {
         let arrived = std::mem::take(&mut self.arrived);
-        // By version: it may have several names.
-        let fetching: HashSet<Digest> = self
-            .fetching
-            .keys()
-            .filter_map(|model| self.known.get(model))
-            .map(|known| known.digest)
-            .collect();
+        let fetching: HashSet<Digest> = self.versions_being_fetched().collect();
         let mut before = std::mem::take(&mut self.known);
         let mut counted = HashSet::new();
         for seen in &look.seen {
@@ -359,15 +353,15 @@ impl State {
 
     fn may_fetch(&self, model: &ModelRef, now_ms: u64) -> bool {
         let known = self.known.get(model);
-        known.is_some_and(|known| known.missing_bytes > 0 && !self.is_being_fetched(&known.digest))
-            && !self.fetching.contains_key(model)
+        known.is_some_and(|known| {
+            known.missing_bytes > 0 && !self.versions_being_fetched().any(|digest| digest == known.digest)
+        }) && !self.fetching.contains_key(model)
             && self.failures.get(model).is_none_or(|failure| failure.is_over(now_ms))
     }
 
-    /// Whether a version is being fetched under any of its names.
-    fn is_being_fetched(&self, digest: &Digest) -> bool {
-        let mut versions = self.fetching.keys().filter_map(|model| self.known.get(model));
-        versions.any(|known| known.digest == *digest)
+    /// The versions that are being fetched, each of which may have more names than the one it is fetched for.
+    fn versions_being_fetched(&self) -> impl Iterator<Item = Digest> {
+        self.fetching.keys().filter_map(|model| self.known.get(model)).map(|known| known.digest)
     }
 
     fn pinned_order(&self, now_ms: u64) -> Option<ModelRef> {

@@ -182,7 +182,8 @@ impl BlobStore {
         };
         let Some(recipe) = self.recipe(&info.digest)? else { return Ok(None) };
         if self.disk().status(&path).ok() != Some(state) {
-            return Err(broken(&info.digest, "it was replaced while it was read; ask again".to_owned()));
+            // Replaced or removed while it was read.
+            return self.open_recipe(info);
         }
         let (mut files, mut states) = (HashMap::new(), vec![state]);
         for source in recipe.sources() {
