@@ -117,13 +117,11 @@ fn digest_of(sha256: &aws_lc_rs::digest::Digest) -> Digest {
 
 /// Hands `file` to `each` in chunks, from its beginning to its end; a cold one past the page cache, at the disk's rate.
 pub(crate) fn for_each_chunk(file: &dyn DiskFile, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    if let Some(file) = file.system_file()
-        && load::for_each_chunk_ahead(file, &mut each)?
-    {
-        return Ok(());
-    }
+    let mut offset = match file.system_file() {
+        Some(file) => load::for_each_chunk_ahead(file, &mut each)?,
+        None => 0,
+    };
     let mut buffer = vec![0; CHUNK_BYTES];
-    let mut offset = 0;
     loop {
         match file.read_at(&mut buffer, offset)? {
             0 => return Ok(()),

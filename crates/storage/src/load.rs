@@ -22,23 +22,31 @@ const READS_AHEAD: usize = 16;
 /// Threads that fill or load the files of one checkpoint: two already overlap one's hashing with the other's reading.
 const THREADS_MAX: usize = 4;
 
-/// Hands a cold file to `each` in order, reading ahead past the page cache; false, with nothing done, for a file that is
-/// small or in memory, or where there is no engine.
+/// Hands the beginning of a cold file to `each` in order, reading ahead past the page cache, and says how many bytes that
+/// were: all of them, or none for a file that is small or in memory, or where there is no engine; or what came before the
+/// engine broke.
 ///
 /// # Errors
 /// What the disk says.
-pub(crate) fn for_each_chunk_ahead(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+pub(crate) fn for_each_chunk_ahead(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
     let size = file.metadata()?.len();
     if size < AHEAD_BYTES_MIN || residency::is_resident(file)? {
-        return Ok(false);
+        return Ok(0);
     }
-    let Ok(engine) = IoEngine::shared() else { return Ok(false) };
+    let Ok(engine) = IoEngine::shared() else { return Ok(0) };
     let direct = IoFile::prefer_direct(file)?;
     if !direct.is_direct() {
-        return Ok(false);
+        return Ok(0);
     }
-    read_ahead(engine, &Arc::new(direct), size, &mut each)?;
-    Ok(true)
+    let mut done = 0;
+    let read = read_ahead(engine, &Arc::new(direct), size, &mut |chunk| {
+        each(chunk);
+        done += chunk.len() as u64;
+    });
+    match read {
+        Err(_) if engine.has_stopped() => Ok(done),
+        read => read.map(|()| done),
+    }
 }
 
 /// Reads the first `size` bytes in order, [`READS_AHEAD`] at a time. Waits for a buffer only while it holds none, so
@@ -54,7 +62,7 @@ pub(crate) fn read_ahead(
     loop {
         while offset < size && flying.len() < READS_AHEAD {
             let buffer =
-                if flying.is_empty() { Some(block_on(engine.buffer())) } else { engine.try_buffer() };
+                if flying.is_empty() { Some(block_on(engine.buffer())?) } else { engine.try_buffer() };
             let Some(buffer) = buffer else { break };
             let length = buffer.capacity().min((size - offset) as usize);
             flying.push_back(engine.read(file, offset, length, buffer));

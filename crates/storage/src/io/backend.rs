@@ -120,6 +120,14 @@ impl Backend {
         }
     }
 
+    /// Whether it broke.
+    pub(super) fn has_stopped(&self) -> bool {
+        match self {
+            Self::Uring(uring, _) => uring.has_stopped(),
+            Self::Threads(..) => false,
+        }
+    }
+
     pub(super) fn report(&self) -> &IoReport {
         match self {
             Self::Uring(_, report) | Self::Threads(_, report) => report,

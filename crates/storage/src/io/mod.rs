@@ -89,8 +89,16 @@ impl IoEngine {
         self.pool.free()
     }
 
+    /// Whether the backend broke: nothing is read or written through this engine any more.
+    pub fn has_stopped(&self) -> bool {
+        self.backend.has_stopped()
+    }
+
     /// A free buffer, waiting for one where there is none; first come, first served.
-    pub async fn buffer(&self) -> Buffer {
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub async fn buffer(&self) -> io::Result<Buffer> {
         Arc::clone(&self.pool).acquire().await
     }
 

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::channel::oneshot;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use super::queue::stopped;
+
 const BUFFERS_MAX: usize = 32_768;
 const BUFFER_BYTES_MIN: usize = 4096;
 const BUFFER_BYTES_MAX: usize = 1 << 30;
@@ -41,6 +43,8 @@ struct Slots {
     free: usize,
     /// Who waits for a buffer, in order; those who went away are taken out when the next one comes.
     waiting: VecDeque<oneshot::Sender<Buffer>>,
+    /// Whether the backend broke, so that buffers may never come back.
+    closed: bool,
 }
 
 impl Pool {
@@ -59,7 +63,8 @@ impl Pool {
         let _ = memory.advise_range(Advice::HugePage, skip, bytes);
         let _ = memory.advise_range(Advice::PopulateWrite, skip, bytes);
         let first = NonNull::from(&mut memory[skip]);
-        let slots = Slots { is_free: vec![true; buffers], free: buffers, waiting: VecDeque::new() };
+        let slots =
+            Slots { is_free: vec![true; buffers], free: buffers, waiting: VecDeque::new(), closed: false };
         Ok(Self { _memory: memory, first, buffer_bytes, slots: Mutex::new(slots) })
     }
 
@@ -82,18 +87,28 @@ impl Pool {
         self.first.as_ptr()
     }
 
-    pub(super) async fn acquire(self: Arc<Self>) -> Buffer {
+    pub(super) async fn acquire(self: Arc<Self>) -> io::Result<Buffer> {
         let granted = {
             let mut slots = self.lock();
+            if slots.closed {
+                return Err(stopped());
+            }
             if let Some(slot) = slots.take_run(1) {
-                return Buffer::new(&self, slot);
+                return Ok(Buffer::new(&self, slot));
             }
             let (grant, granted) = oneshot::channel();
             slots.waiting.retain(|waiter| !waiter.is_canceled());
             slots.waiting.push_back(grant);
             granted
         };
-        granted.await.expect("invariant: a pool that is alive keeps who waits until a slot comes")
+        granted.await.map_err(|_| stopped())
+    }
+
+    /// Gives nobody anything any more, and tells those who wait.
+    pub(super) fn close(&self) {
+        let mut slots = self.lock();
+        slots.closed = true;
+        slots.waiting.clear();
     }
 
     pub(super) fn acquire_run(self: &Arc<Self>, buffers: usize) -> Option<Vec<Buffer>> {

@@ -118,6 +118,13 @@ impl Request {
         drop(buffer);
         let _ = reply.send(Err(error));
     }
+
+    /// Replies that the engine has stopped, and never gives back what the kernel may still write to.
+    pub(super) fn abandon(self) {
+        let Self { file, buffer, reply, .. } = self;
+        std::mem::forget((file, buffer));
+        let _ = reply.send(Err(stopped()));
+    }
 }
 
 fn refuse(reply: Reply, problem: String) {
@@ -182,11 +189,16 @@ impl Queue {
         requests.into_iter().for_each(|request| request.fail(stopped()));
     }
 
+    /// Whether nothing gets in any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn stopped() -> io::Error {
+pub(super) fn stopped() -> io::Error {
     io::Error::other("the I/O engine has stopped")
 }

@@ -9,7 +9,8 @@ use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
+use std::time::Duration;
 
 use io_uring::types::Fd;
 use io_uring::{IoUring, Probe, opcode, squeue};
@@ -21,6 +22,8 @@ use super::queue::{Direction, Queue, Request};
 const WAKE: u64 = u64::MAX;
 /// Most that one registered buffer may have; the pool is registered in pieces of this size.
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
+/// How long a kernel that is short of memory for requests is left alone.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(1);
 /// What the backend needs of the kernel: Linux 5.6.
 const OPCODES: [u8; 4] =
     [opcode::Read::CODE, opcode::Write::CODE, opcode::ReadFixed::CODE, opcode::WriteFixed::CODE];
@@ -61,6 +64,10 @@ impl Uring {
         }
     }
 
+    pub(super) fn has_stopped(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     fn wake(&self) {
         // The reader goes away only when the driver ends, which fails the queue's requests itself.
         let _ = (&self.wake).write_all(&[1]);
@@ -82,7 +89,7 @@ struct Driver {
     ring: IoUring,
     queue: Arc<Queue>,
     /// Registered with the ring, and so kept for longer than it.
-    _pool: Arc<Pool>,
+    pool: Arc<Pool>,
     registered: bool,
     flying: Vec<Option<Request>>,
     vacant: Vec<usize>,
@@ -100,7 +107,7 @@ impl Driver {
         Ok(Self {
             ring,
             queue,
-            _pool: pool,
+            pool,
             registered,
             flying: (0..buffers).map(|_| None).collect(),
             vacant: (0..buffers).rev().collect(),
@@ -122,12 +129,13 @@ impl Driver {
             if !closed && !self.wake_armed {
                 self.arm_wake();
             }
-            if let Err(error) = self.ring.submit_and_wait(1)
-                && !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ResourceBusy)
-            {
-                tracing::error!(%error, "io_uring failed; its engine stops");
-                self.queue.close();
-                return;
+            match self.ring.submit_and_wait(1) {
+                Err(error) if is_shortage(&error) => thread::sleep(SHORTAGE_PAUSE),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    tracing::error!(%error, "io_uring failed; its engine stops");
+                    return;
+                }
+                _ => {}
             }
             self.complete();
         }
@@ -212,10 +220,17 @@ impl Drop for Driver {
         if !self.is_idle() || self.wake_armed {
             // The ring broke, or the driver panicked: the kernel may still write into what is under way, so that it
             // must never be handed out again.
-            std::mem::forget(std::mem::take(&mut self.flying));
+            self.pool.close();
+            self.flying.drain(..).flatten().for_each(Request::abandon);
             std::mem::forget(std::mem::take(&mut self.wake_bytes));
         }
     }
+}
+
+/// Whether the kernel wants completions taken, or has no memory for requests just now.
+fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, ResourceBusy, WouldBlock};
+    matches!(error.kind(), ResourceBusy | WouldBlock | OutOfMemory)
 }
 
 /// A ring that its thread alone submits to and that completes only when asked (Linux 6.1), or a plain one.
@@ -245,4 +260,40 @@ fn register(ring: &IoUring, pool: &Pool) -> io::Result<()> {
     let pieces: Vec<_> = pieces.collect();
     // SAFETY: the pieces lie in the pool's mapping, which the driver keeps for longer than its ring.
     unsafe { ring.submitter().register_buffers(&pieces) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+
+    use futures::channel::oneshot;
+
+    use super::Driver;
+    use crate::io::block_on;
+    use crate::io::file::IoFile;
+    use crate::io::pool::Pool;
+    use crate::io::queue::{Queue, Request};
+
+    #[test]
+    fn what_was_under_way_when_the_ring_broke_fails_and_its_buffer_is_never_given_out_again() {
+        let pool = Arc::new(Pool::new(2, 4096).expect("a pool"));
+        let (woken, _wake) = io::pipe().expect("a pipe");
+        let Ok(mut driver) = Driver::new(Arc::clone(&pool), Arc::<Queue>::default(), woken) else { return };
+        // Nobody ever writes: the read is under way until the ring goes.
+        let (silent, _writer) = io::pipe().expect("a pipe");
+        let file = Arc::new(IoFile::buffered(File::from(OwnedFd::from(silent))));
+        let buffer = block_on(Arc::clone(&pool).acquire()).expect("a buffer");
+        let (reply, outcome) = oneshot::channel();
+        driver.launch(Request::read(&file, 0, 100, buffer, reply).expect("it fits"));
+        driver.ring.submit().expect("submitted");
+        drop(driver);
+        let error = block_on(outcome).expect("an answer").expect_err("the ring is gone");
+        assert!(error.to_string().contains("stopped"), "{error}");
+        assert_eq!(pool.free(), 1, "the kernel may still write into the other");
+        let error = block_on(pool.acquire()).expect_err("nobody waits for ever");
+        assert!(error.to_string().contains("stopped"), "{error}");
+    }
 }

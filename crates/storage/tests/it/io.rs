@@ -53,7 +53,7 @@ fn both_ways(path: &Path) -> [Arc<IoFile>; 2] {
 }
 
 fn read(engine: &IoEngine, file: &Arc<IoFile>, offset: u64, length: usize) -> std::io::Result<Buffer> {
-    engine.read(file, offset, length, block_on(engine.buffer())).wait()
+    engine.read(file, offset, length, block_on(engine.buffer()).expect("a buffer")).wait()
 }
 
 fn assert_whole(engine: &IoEngine) {
@@ -125,7 +125,7 @@ fn writes_land_where_they_were_sent() {
         let operations: Vec<_> = pieces
             .into_iter()
             .map(|(index, piece)| {
-                let mut buffer = block_on(engine.buffer());
+                let mut buffer = block_on(engine.buffer()).expect("a buffer");
                 buffer.set_len(piece.len());
                 buffer.copy_from_slice(piece);
                 engine.write(&file, index as u64 * 10_007, buffer)
@@ -146,7 +146,7 @@ fn what_the_system_refuses_is_its_error_and_costs_no_buffer() {
     for engine in engines() {
         let read_only = Arc::new(IoFile::buffered(File::open(&path).expect("open")));
         let write = |file: &Arc<IoFile>| {
-            let mut buffer = block_on(engine.buffer());
+            let mut buffer = block_on(engine.buffer()).expect("a buffer");
             buffer.set_len(4096);
             engine.write(file, 0, buffer).wait()
         };
@@ -194,7 +194,7 @@ fn many_in_flight_all_arrive_and_the_pool_is_the_bound() {
                 .collect();
             readers.into_iter().for_each(|reader| reader.join().expect("a reader"));
         }
-        let held: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer())).collect();
+        let held: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer()).expect("a buffer")).collect();
         let mut waiting = Box::pin(engine.buffer());
         assert!(poll_once(waiting.as_mut()).is_pending(), "more than the pool holds");
         drop(held);
@@ -215,12 +215,12 @@ fn a_storm_of_cancellations_leaks_no_buffer_and_writes_into_none_that_was_given_
                 // Abandoned reads, while someone else marks a buffer and finds it unchanged.
                 for index in 0..round % BUFFERS {
                     let mut waiting = Box::pin(engine.buffer());
-                    if let Poll::Ready(buffer) = poll_once(waiting.as_mut()) {
+                    if let Poll::Ready(Ok(buffer)) = poll_once(waiting.as_mut()) {
                         let offset = (index * BUFFER_BYTES) as u64;
                         drop(engine.read(&file, offset, BUFFER_BYTES, buffer));
                     }
                 }
-                let mut mine = block_on(engine.buffer());
+                let mut mine = block_on(engine.buffer()).expect("a buffer");
                 mine.set_len(BUFFER_BYTES);
                 mine.fill(round as u8);
                 if round % 64 == 0 {
@@ -233,7 +233,7 @@ fn a_storm_of_cancellations_leaks_no_buffer_and_writes_into_none_that_was_given_
             }
         }
         // Whatever is still in flight comes back: waiting for all of them proves it.
-        let all: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer())).collect();
+        let all: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer()).expect("a buffer")).collect();
         drop(all);
         assert_whole(&engine);
     }
@@ -242,7 +242,7 @@ fn a_storm_of_cancellations_leaks_no_buffer_and_writes_into_none_that_was_given_
 #[test]
 fn who_waits_for_a_buffer_and_goes_away_takes_none_along() {
     for engine in engines() {
-        let held: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer())).collect();
+        let held: Vec<_> = (0..BUFFERS).map(|_| block_on(engine.buffer()).expect("a buffer")).collect();
         let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(engine.buffer())).collect();
         waiting.iter_mut().for_each(|waiter| assert!(poll_once(waiter.as_mut()).is_pending()));
         let mut kept: Vec<_> = waiting.into_iter().step_by(7).collect();
@@ -263,7 +263,7 @@ fn an_engine_that_goes_away_ends_what_is_in_flight() {
             let file = &both_ways(&path)[1];
             let operations: Vec<_> = (0..BUFFERS)
                 .map(|index| {
-                    let buffer = block_on(engine.buffer());
+                    let buffer = block_on(engine.buffer()).expect("a buffer");
                     engine.read(file, (index * BUFFER_BYTES) as u64, BUFFER_BYTES, buffer)
                 })
                 .collect();
