@@ -5,6 +5,7 @@
 //! Any number of processes may write and read one store at the same time: names appear whole, by rename, and equal
 //! names mean equal bytes.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -230,7 +231,8 @@ impl BlobStore {
         }
     }
 
-    /// Deletes the partial blobs that no writer holds, the quarantine, and trees without a blob; returns the bytes freed.
+    /// Deletes the partial blobs that no writer holds, the quarantine, and trees without a blob or a recipe; returns the bytes
+    /// freed.
     ///
     /// # Errors
     /// [`StorageError::Io`].
@@ -241,9 +243,11 @@ impl BlobStore {
                 freed += durable::remove_unless_locked(&**self.disk(), &path)?.unwrap_or(0);
             }
         }
+        let recipes: HashSet<PathBuf> =
+            self.recipes()?.iter().map(|digest| self.layout.tree(digest)).collect();
         for path in durable::files_in(&**self.disk(), &self.layout.trees)? {
             let blob = self.layout.blobs.join(path.file_name().unwrap_or_default());
-            if !durable::exists(&**self.disk(), &blob)? {
+            if !recipes.contains(&path) && !durable::exists(&**self.disk(), &blob)? {
                 freed += self.remove_file(&path)?;
             }
         }

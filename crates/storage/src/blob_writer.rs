@@ -12,8 +12,7 @@ use helios_types::Digest;
 use crate::durable::StagedFile;
 use crate::hashing::{self, BlobHasher};
 use crate::layout::Layout;
-use crate::tree::LEAF_BYTES;
-use crate::{BlobInfo, StorageError, Tree};
+use crate::{BlobInfo, StorageError};
 
 /// Bytes after which the disk is asked to begin with what was written. Left to itself the kernel begins late, and the
 /// fsync of the commit then waits for all of it: of a GiB that comes at the disk's rate, half a second of two and a half.
@@ -154,33 +153,6 @@ impl BlobWriter {
         done.iter().for_each(|chunk| self.hasher.name_update(chunk.as_ref()));
         // The one that failed again, so that the writer may move elsewhere.
         rest.iter().try_for_each(|chunk| self.write(chunk.as_ref()))
-    }
-
-    /// Appends `bytes` if `tree` vouches for them: for bytes from somebody who may lie. They must end where a leaf ends,
-    /// or the blob; where the position is inside a leaf, the leaf's beginning is read back from the file.
-    ///
-    /// # Errors
-    /// [`StorageError::TreeMismatch`]: nothing was written; what an earlier writer left may be what is wrong. As
-    /// [`write`](Self::write).
-    pub fn write_verified(&mut self, tree: &Tree, bytes: &[u8]) -> Result<(), StorageError> {
-        let begun = self.len() % LEAF_BYTES;
-        if begun == 0 {
-            tree.verify(self.len(), bytes)?;
-            return self.write(bytes);
-        }
-        let rest = ((LEAF_BYTES - begun) as usize).min(bytes.len());
-        let leaf = [&self.read_back(begun)?, &bytes[..rest]].concat();
-        tree.verify(self.len() - begun, &leaf)?;
-        tree.verify(self.len() + rest as u64, &bytes[rest..])?;
-        self.write(bytes)
-    }
-
-    /// The last `length` bytes that were written.
-    fn read_back(&self, length: u64) -> Result<Vec<u8>, StorageError> {
-        let mut bytes = vec![0; length as usize];
-        let read = hashing::read_exact_at(self.staged.file(), &mut bytes, self.len() - length);
-        read.map_err(|error| StorageError::io("read", self.staged.path(), error))?;
-        Ok(bytes)
     }
 
     /// Gives another writer what was written so far.

@@ -39,10 +39,20 @@ impl BlobStore {
     }
 
     fn rebuild_tree(&self, info: &BlobInfo) -> Result<Tree, StorageError> {
+        let tree = match self.tree_of_whole(info) {
+            Err(StorageError::BlobMissing { .. }) if self.has_recipe(&info.digest) => {
+                self.tree_of_recipe(info)
+            }
+            tree => tree,
+        }?;
+        self.layout().keep_tree(&info.digest, &tree);
+        Ok(tree)
+    }
+
+    fn tree_of_whole(&self, info: &BlobInfo) -> Result<Tree, StorageError> {
         let file = self.open_blob(&info.digest)?;
         let status = file.status().map_err(|error| self.io("inspect", info, error))?;
         let tree = self.verify(&*file, info)?;
-        self.layout().keep_tree(&info.digest, &tree);
         self.note_verified(&*file, status, info);
         Ok(tree)
     }
@@ -58,9 +68,17 @@ impl BlobStore {
         if start > end || end > info.size {
             return Err(StorageError::InvalidRange { digest: info.digest, start, end, size: info.size });
         }
-        if !self.has_whole(&info.digest) && self.has_recipe(&info.digest) {
-            return self.read_recipe(info, start as usize..end as usize);
+        match self.read_range_of_whole(info, range) {
+            // It may have become a recipe at any time.
+            Err(StorageError::BlobMissing { .. }) if self.has_recipe(&info.digest) => {
+                self.read_recipe(info, start as usize..end as usize)
+            }
+            result => result,
         }
+    }
+
+    fn read_range_of_whole(&self, info: &BlobInfo, range: Range<u64>) -> Result<Vec<u8>, StorageError> {
+        let Range { start, end } = range;
         let file = self.open_blob(&info.digest)?;
         let status = file.status().map_err(|error| self.io("inspect", info, error))?;
         if self.is_verified(status, info) {

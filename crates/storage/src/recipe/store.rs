@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use helios_types::Digest;
@@ -10,9 +10,11 @@ use helios_types::Digest;
 use super::plan::{Piece, RecipePlan};
 use super::{RECIPE_BYTES_MAX, Recipe, RecipePart, SCHEMA};
 use crate::disk::{DiskFile, FileStatus, OpenMode};
+use crate::durable::StagedFile;
 use crate::hashing::{self, BlobHasher, CHUNK_BYTES};
 use crate::scrub::ScrubPart;
-use crate::{Blob, BlobInfo, BlobStore, DurableFiles, FileBytes, StorageError, durable, verified};
+use crate::tree::TreeHasher;
+use crate::{Blob, BlobInfo, BlobStore, DurableFiles, FileBytes, StorageError, Tree, durable, verified};
 
 /// A recipe with its files open.
 struct Opened {
@@ -86,7 +88,7 @@ impl BlobStore {
         let files = DurableFiles::new(self.disk().clone());
         let path = self.recipe_path(&info.digest);
         files.create_dir(durable::parent(&path))?;
-        files.write_atomic(&path, &recipe.to_bytes())?;
+        self.write_recipe(&path, &recipe)?;
         let checked = self.open_recipe(info).and_then(|opened| {
             let opened = opened.ok_or_else(|| broken(&info.digest, "it is gone".to_owned()))?;
             self.verify_recipe(&opened, info)
@@ -150,13 +152,21 @@ impl BlobStore {
     /// Reads a recipe that was found wrong once more, to find out which part is.
     pub(crate) fn verify_recipe_again(&self, info: &BlobInfo) -> Result<(), StorageError> {
         self.verified().revoke(info);
-        self.open_recipe(info)?.map_or(Ok(()), |opened| self.verify_recipe(&opened, info))
+        self.open_recipe(info)?.map_or(Ok(()), |opened| self.verify_recipe(&opened, info).map(drop))
     }
 
     /// Deletes a recipe and returns its own size on disk, 0 if it was not there.
     pub(crate) fn remove_recipe(&self, digest: &Digest) -> Result<u64, StorageError> {
         self.verified().forget(digest);
         self.remove_file(&self.recipe_path(digest))
+    }
+
+    /// Durably; what a killed process leaves of it goes at the next start, as all that is in that folder.
+    fn write_recipe(&self, path: &Path, recipe: &Recipe) -> Result<(), StorageError> {
+        let staged = StagedFile::temporary(self.disk(), &self.layout().partial)?;
+        let written = staged.file().write_all_at(&recipe.to_bytes(), 0);
+        written.map_err(|error| StorageError::io("write", path, error))?;
+        staged.persist(path)
     }
 
     /// Writes the blob of what only this file has.
@@ -208,10 +218,16 @@ impl BlobStore {
         Ok(Some(Opened { recipe, files, states }))
     }
 
+    /// The tree of a file that is kept as a recipe. O(size).
+    pub(crate) fn tree_of_recipe(&self, info: &BlobInfo) -> Result<Tree, StorageError> {
+        let opened = self.open_recipe(info)?.ok_or(StorageError::BlobMissing { digest: info.digest })?;
+        self.verify_recipe(&opened, info)
+    }
+
     /// Reads the parts (not their maps: a failing disk is then an error, not a signal) and compares them with `info`; what
     /// is right is remembered.
-    fn verify_recipe(&self, opened: &Opened, info: &BlobInfo) -> Result<(), StorageError> {
-        let mut hasher = blake3::Hasher::new();
+    fn verify_recipe(&self, opened: &Opened, info: &BlobInfo) -> Result<Tree, StorageError> {
+        let mut hasher = TreeHasher::default();
         let mut buffer = vec![0; CHUNK_BYTES];
         for part in &opened.recipe.parts {
             let file = &opened.files[&part.blob];
@@ -225,10 +241,11 @@ impl BlobStore {
                 done += length as u64;
             }
         }
-        if (hasher.count(), *hasher.finalize().as_bytes()) == (info.size, info.blake3) {
+        let tree = hasher.finish();
+        if (tree.size(), tree.root()) == (info.size, info.blake3) {
             // A file that changed meanwhile has another state when the recipe is opened next.
             self.verified().insert(opened.state(), info);
-            return Ok(());
+            return Ok(tree);
         }
         for source in opened.recipe.sources() {
             if self.blame(&source)? {

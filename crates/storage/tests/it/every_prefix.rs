@@ -7,11 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use helios_storage::disk::{Fault, OpenMode, Unsynced};
-use helios_storage::{BlobInfo, BlobStore, Disk, DurableFiles, LEAF_BYTES, SimulatedDisk, StorageError};
+use helios_storage::{
+    BlobInfo, BlobStore, Disk, DurableFiles, LEAF_BYTES, RecipePlan, SimulatedDisk, StorageError, TensorIndex,
+};
 use helios_types::{Classify, Digest, ErrorCode};
 use sha2::Digest as _;
 
 use crate::blob_store::bytes;
+use crate::recipe::{file, hashes, tensors};
 
 const ROOT: &str = "/store";
 const SOURCE: &str = "/source.gguf";
@@ -28,18 +31,42 @@ struct Acknowledged {
     tag: Option<&'static [u8]>,
 }
 
+type Content = (BlobInfo, Vec<u8>);
+
 /// All contents that scenarios write.
-static CONTENTS: LazyLock<[(BlobInfo, Vec<u8>); 4]> = LazyLock::new(|| {
-    [bytes(700), bytes(LARGE), bytes(LARGE + 1), Vec::new()].map(|content| {
-        let digest = Digest::from_bytes(sha2::Sha256::digest(&content).into());
-        let blake3 = *blake3::hash(&content).as_bytes();
-        (BlobInfo { digest, blake3, size: content.len() as u64 }, content)
-    })
+static CONTENTS: LazyLock<[Content; 4]> =
+    LazyLock::new(|| [bytes(700), bytes(LARGE), bytes(LARGE + 1), Vec::new()].map(content));
+
+/// A file, another that shares most of its tensors, and the blob of what only the second has.
+static VARIANTS: LazyLock<[Content; 3]> = LazyLock::new(|| {
+    let seeds: Vec<u64> = (0..40).collect();
+    let changed: Vec<u64> = seeds.iter().map(|seed| if *seed < 3 { seed + 100 } else { *seed }).collect();
+    let [base, variant] = [file(&tensors(&seeds), "a"), file(&tensors(&changed), "b")].map(content);
+    assert!(variant.1.len() > LEAF_BYTES as usize, "there is a tree");
+    let store = store(&SimulatedDisk::new(0)).expect("a store");
+    for (_, bytes) in [&base, &variant] {
+        store.put(bytes).expect("stored");
+    }
+    let own = store.replace_by_recipe(&variant.0, &plan_of(&base, &variant)).expect("a recipe").own;
+    let bytes = store.get(&own).expect("its own blob").to_vec();
+    [base, variant, (own, bytes)]
 });
+
+fn content(bytes: Vec<u8>) -> Content {
+    let digest = Digest::from_bytes(sha2::Sha256::digest(&bytes).into());
+    let blake3 = *blake3::hash(&bytes).as_bytes();
+    (BlobInfo { digest, blake3, size: bytes.len() as u64 }, bytes)
+}
+
+fn plan_of(base: &Content, variant: &Content) -> RecipePlan {
+    let mut index = TensorIndex::default();
+    index.add(base.0.digest, &hashes(&base.1));
+    RecipePlan::new(variant.0.size, &hashes(&variant.1), &index)
+}
 
 type Scenario = fn(&SimulatedDisk, &mut Acknowledged) -> Result<(), StorageError>;
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("open", |disk, _| store(disk).map(drop)),
     ("put", put),
     ("adopt", adopt),
@@ -48,6 +75,7 @@ const SCENARIOS: [(&str, Scenario); 9] = [
     ("import", import),
     ("remove", remove),
     ("quarantine", quarantine),
+    ("recipe", make_recipe),
     ("write_atomic", write_tag),
 ];
 
@@ -139,6 +167,16 @@ fn quarantine(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), Stora
     Ok(())
 }
 
+/// The only step that takes the name of a whole blob away which is still needed.
+fn make_recipe(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), StorageError> {
+    let store = store(disk)?;
+    let [base, variant, _] = &*VARIANTS;
+    for (_, bytes) in [base, variant] {
+        done.blobs.push((store.put(bytes)?, bytes));
+    }
+    store.replace_by_recipe(&variant.0, &plan_of(base, variant)).map(drop)
+}
+
 fn write_tag(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), StorageError> {
     let files = files(disk);
     files.create_dir(Path::new(ROOT))?;
@@ -147,6 +185,10 @@ fn write_tag(disk: &SimulatedDisk, done: &mut Acknowledged) -> Result<(), Storag
         done.tag = Some(tag);
     }
     Ok(())
+}
+
+fn contents() -> impl Iterator<Item = &'static Content> {
+    CONTENTS.iter().chain(&*VARIANTS)
 }
 
 fn small() -> &'static [u8] {
@@ -164,8 +206,7 @@ fn check(disk: &SimulatedDisk, done: &Acknowledged) {
         assert_eq!(&*store.get(info).expect("an acknowledged blob is there"), *content);
     }
     for (digest, size) in store.list().expect("listed") {
-        let (info, content) =
-            CONTENTS.iter().find(|(info, _)| info.digest == digest).expect("a blob we made");
+        let (info, content) = contents().find(|(info, _)| info.digest == digest).expect("a blob we made");
         assert_eq!(size, info.size, "no partial blob is visible");
         let (from, to) = (size / 2, size.min(size / 2 + 1));
         let range = store.read_range(info, from..to).expect("what is visible is right");
@@ -176,17 +217,20 @@ fn check(disk: &SimulatedDisk, done: &Acknowledged) {
         let read = files(disk).read(Path::new(TAG), 100).expect("an acknowledged tag is there");
         assert!(read == tag || (tag == b"first" && read == b"second"), "{read:?}");
     }
-    let temporaries = disk.list(&Path::new(ROOT).join("partial")).expect("listed");
-    let stale = temporaries.iter().filter(|entry| entry.path.to_string_lossy().contains("/.tmp-"));
-    assert_eq!(stale.count(), 0, "opening removes what cannot be resumed");
+    for folder in ["partial", "recipes"].map(|name| Path::new(ROOT).join(name)) {
+        let temporaries = disk.list(&folder).unwrap_or_default();
+        let stale = temporaries.iter().filter(|entry| entry.path.to_string_lossy().contains("/.tmp-"));
+        assert_eq!(stale.count(), 0, "opening removes what cannot be resumed: {temporaries:?}");
+    }
     store.remove_leftovers().expect("collected");
     for folder in ["partial", "quarantine"] {
         assert_eq!(disk.list(&Path::new(ROOT).join(folder)).expect("listed"), [], "gc leaves nothing");
     }
     let trees = disk.list(&Path::new(ROOT).join("trees")).expect("listed");
     for tree in trees {
-        let blob = Path::new(ROOT).join("blobs/sha256").join(tree.path.file_name().expect("a name"));
-        disk.status(&blob).expect("no tree without its blob");
+        let hex = tree.path.file_name().expect("a name").to_string_lossy().into_owned();
+        let digest: Digest = format!("sha256:{hex}").parse().expect("a digest");
+        assert!(store.contains(&digest), "no tree without its blob");
     }
 }
 

@@ -8,6 +8,7 @@ use helios_types::{Classify, ErrorCode};
 use proptest::prelude::*;
 
 use crate::blob_store::{bytes, names, store};
+use crate::recipe::{self, deduplicated, file};
 
 const LEAF: usize = LEAF_BYTES as usize;
 
@@ -158,20 +159,21 @@ fn a_tree_goes_with_its_blob() {
 }
 
 #[test]
-fn a_writer_takes_from_a_liar_only_what_the_tree_vouches_for() {
-    let (_dir, store) = store();
-    let content = bytes(4 * LEAF + 99);
-    let tree = Tree::build(&content);
-    let mut writer = store.writer("k").expect("a writer");
-    // An earlier, unverified writer stopped inside a leaf.
-    writer.write(&content[..LEAF + 10]).expect("written");
-    let mut lie = content[LEAF + 10..3 * LEAF].to_vec();
-    lie[LEAF + 5] ^= 1;
-    assert_eq!(writer.write_verified(&tree, &lie).expect_err("a lie").code(), ErrorCode::Corrupt);
-    assert_eq!(writer.len(), LEAF as u64 + 10);
-    writer.write_verified(&tree, &content[LEAF + 10..LEAF + 20]).expect_err("not a whole leaf");
-    writer.write_verified(&tree, &content[LEAF + 10..3 * LEAF]).expect("true");
-    writer.write_verified(&tree, &content[3 * LEAF..]).expect("true");
-    let info = writer.commit(None).expect("committed");
-    assert_eq!((info.blake3, info.size), (tree.root(), tree.size()));
+fn a_recipe_keeps_its_tree_and_has_it_built_again() {
+    let (dir, store) = store();
+    let tensors: Vec<u64> = (0..64).collect();
+    let changed: Vec<u64> = tensors.iter().map(|seed| if *seed < 2 { seed + 900 } else { *seed }).collect();
+    let (base, variant) = (file(&recipe::tensors(&tensors), "a"), file(&recipe::tensors(&changed), "b"));
+    let (_, info, is_recipe) = deduplicated(&store, &base, &variant);
+    assert!(is_recipe && variant.len() > 2 * LEAF, "a recipe with a tree");
+    let path = dir.path().join("trees").join(info.digest.hex());
+    store.remove_leftovers().expect("nothing to remove");
+    let right = fs::read(&path).expect("the whole file's tree stays");
+    assert_eq!(right, Tree::build(&variant).to_bytes());
+    fs::remove_file(&path).expect("removed");
+    let reopened = BlobStore::open(dir.path()).expect("a store");
+    assert_eq!(reopened.tree(&info).expect("built again").to_bytes(), right);
+    assert_eq!(fs::read(&path).expect("and kept"), right);
+    reopened.remove(&info.digest).expect("removed");
+    assert!(!path.exists());
 }
