@@ -210,12 +210,14 @@ impl DerivedBlobs {
         self.shrink(self.by_last_use()?, self.bytes_max, Some(keep)).map(drop)
     }
 
-    /// Every derived blob, those unused longest first.
+    /// Every derived blob, those unused longest first; not those that are being built.
     fn by_last_use(&self) -> Result<Vec<DerivedFile>, StorageError> {
         let mut files = Vec::new();
         for folder in self.folders()? {
             for path in durable::files_in(&*self.disk, &folder)? {
-                if let Ok(status) = self.disk.status(&path) {
+                if !durable::is_temporary(&path)
+                    && let Ok(status) = self.disk.status(&path)
+                {
                     let used = self.state().used.get(&path).copied().unwrap_or(0);
                     files.push(DerivedFile { used, modified: status.modified, path, size: status.size });
                 }

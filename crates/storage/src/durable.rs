@@ -175,14 +175,16 @@ pub(crate) fn write_atomic(disk: &Arc<dyn Disk>, path: &Path, bytes: &[u8]) -> R
     staged.persist(path)
 }
 
+/// Whether a file is one that somebody writes, or wrote until killed, under a name of its own.
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()))
+}
+
 /// Deletes the temporary files that killed writers left in `dir`; those in use stay. Returns how many.
 pub(crate) fn remove_stale_temporaries(disk: &dyn Disk, dir: &Path) -> Result<usize, StorageError> {
     let mut removed = 0;
     for path in files_in(disk, dir)? {
-        let is_temporary = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()));
-        if is_temporary && remove_unless_locked(disk, &path)?.is_some() {
+        if is_temporary(&path) && remove_unless_locked(disk, &path)?.is_some() {
             removed += 1;
         }
     }

@@ -99,7 +99,10 @@ impl Tiers {
         });
         let (id, done) = begun.next()?;
         let mut reservation = Reservation::new(self, id, 0)?;
-        reservation.grow_to(bytes.unwrap_or(done).max(done)).then_some(reservation)
+        reservation.grow_to(bytes.unwrap_or(done).max(done)).then(|| {
+            reservation.wrote(done);
+            reservation
+        })
     }
 
     /// Runs `write` on the directory with room for `bytes`, or on the next if that fails or fills.
@@ -159,9 +162,24 @@ impl Tiers {
         if let Some(placement) = self.ledger().place_in_room(bytes) {
             return Some(placement);
         }
+        if self.gave_up_derived_for(bytes)
+            && let Some(placement) = self.ledger().place_in_room(bytes)
+        {
+            return Some(placement);
+        }
         self.ask_what_is_held();
         let keeper = self.keeper();
         self.ledger().place_new(bytes, now_ms(), &|digest| keeper.can_fetch(digest))
+    }
+
+    /// Whether derived blobs went because they, and not other blobs, are what fills the main directory's file system.
+    pub(crate) fn gave_up_derived_for(&self, bytes: u64) -> bool {
+        let short = self.ledger().short_of_free_bytes(self.main, bytes);
+        if short == 0 || self.keeper().give_up_derived(short) == 0 {
+            return false;
+        }
+        self.refresh(self.main);
+        true
     }
 
     /// The error at the bound, with what each directory says.
@@ -173,7 +191,7 @@ impl Tiers {
             match (place.is_writable, place.budget) {
                 (false, _) => format!("`{dir}` failed or is full"),
                 (true, Some(budget)) => format!("`{dir}` holds {} of {budget} bytes", place.used()),
-                (true, None) => format!("`{dir}` has {} bytes free", place.free_bytes),
+                (true, None) => format!("`{dir}` has {} bytes free", place.free_bytes()),
             }
         });
         StorageError::NoRoom { bytes, tiers: shown.collect::<Vec<_>>().join(", ") }
@@ -205,7 +223,8 @@ impl WriteWatch for Watch {
     }
 
     fn wrote(&mut self, bytes: u64, elapsed: Duration) {
-        if let Some(reservation) = &self.reservation {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.wrote(bytes);
             reservation.tiers().directories[reservation.place()].record_write(bytes, elapsed);
         }
     }
@@ -230,16 +249,19 @@ impl WriteWatch for Watch {
     }
 
     fn elsewhere(&mut self, bytes: u64) -> Option<BlobWriter> {
-        let here = self.reservation.take()?;
-        let tiers = Arc::clone(here.tiers());
-        let elsewhere = tiers.reserve_new(self.bytes.unwrap_or(0).max(bytes)).ok();
-        let Some(there) = elsewhere.filter(|there| there.place() != here.place()) else {
-            self.reservation = Some(here);
-            return None;
-        };
-        let key = self.key.as_deref();
-        let writer = tiers.attempt(there.place(), |store| begin_in(store, key)).ok()?;
-        Some(writer.watched(tiers.watch(there, key, self.bytes)))
+        let here = self.reservation.as_ref()?;
+        let (tiers, key) = (here.tiers(), self.key.as_deref());
+        // A directory that fails at once is noted as failed, and the next is found.
+        for _ in 0..tiers.directories.len() {
+            let there = tiers.reserve_new(self.bytes.unwrap_or(0).max(bytes)).ok()?;
+            if there.place() == here.place() {
+                return None;
+            }
+            if let Ok(writer) = tiers.attempt(there.place(), |store| begin_in(store, key)) {
+                return Some(writer.watched(tiers.watch(there, key, self.bytes)));
+            }
+        }
+        None
     }
 
     fn committed(&mut self, info: &BlobInfo) {

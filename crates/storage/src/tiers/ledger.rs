@@ -25,10 +25,12 @@ pub(crate) struct Place {
     pub(crate) is_readable: bool,
     /// Whether it may be written.
     pub(crate) is_writable: bool,
-    /// What its file system has left, as last seen.
-    pub(crate) free_bytes: u64,
+    /// What its file system has left beside what is written of the reservations, as last seen.
+    free_bytes: u64,
     used: u64,
     reserved: u64,
+    /// Bytes of the reservations that are written already.
+    written: u64,
     blobs: BTreeMap<Digest, u64>,
 }
 
@@ -43,6 +45,7 @@ impl Place {
             free_bytes: u64::MAX,
             used: 0,
             reserved: 0,
+            written: 0,
             blobs: BTreeMap::new(),
         }
     }
@@ -61,6 +64,16 @@ impl Place {
     /// Its blobs with their sizes, ordered by digest.
     pub(crate) fn blobs(&self) -> &BTreeMap<Digest, u64> {
         &self.blobs
+    }
+
+    /// What its file system has left, as last seen.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
+    /// Notes what the file system has left now.
+    pub(crate) fn see_free_bytes(&mut self, bytes: u64) {
+        self.free_bytes = bytes.saturating_add(self.written);
     }
 
     /// Bytes that may still be reserved.
@@ -172,10 +185,26 @@ impl Ledger {
         fits
     }
 
-    /// Takes a promise back.
-    pub(crate) fn release(&mut self, id: PlaceId, bytes: u64) {
+    /// Bytes that the file system of `id` lacks for a blob of `bytes` that its budget has room for; 0 if it has them, or
+    /// may not be written.
+    pub(crate) fn short_of_free_bytes(&self, id: PlaceId, bytes: u64) -> u64 {
+        let place = &self.places[id];
+        let within = place.budget.is_none_or(|budget| place.used + place.reserved + bytes <= budget);
+        let short = (place.reserved + bytes).saturating_sub(place.free_bytes);
+        if within && place.is_writable { short } else { 0 }
+    }
+
+    /// `bytes` of a promise are written.
+    pub(crate) fn wrote(&mut self, id: PlaceId, bytes: u64) {
+        self.places[id].written += bytes;
+    }
+
+    /// Takes a promise back of which so many bytes were written, which stay on the disk.
+    pub(crate) fn release(&mut self, id: PlaceId, bytes: u64, written: u64) {
         let place = &mut self.places[id];
         place.reserved = place.reserved.saturating_sub(bytes);
+        place.written = place.written.saturating_sub(written);
+        place.free_bytes = place.free_bytes.saturating_sub(written);
     }
 
     pub(crate) fn set_pins(&mut self, pins: HashMap<Digest, Residency>) {

@@ -237,7 +237,7 @@ impl Tiers {
         place.is_readable = state != TierState::Down;
         place.is_writable = state == TierState::Up;
         place.bytes_per_second = bytes_per_second;
-        place.free_bytes = free.unwrap_or(u64::MAX);
+        place.see_free_bytes(free.unwrap_or(u64::MAX));
         events::holds(directory.dir(), place.used());
     }
 

@@ -136,8 +136,12 @@ impl Tiers {
         self.copied(digest, from, reservation, Moved::Promoted)
     }
 
-    /// Lets leave `place` what is in the way of `bytes`; false, and nothing leaves, if what may is not enough.
+    /// Lets leave `place` what is in the way of `bytes`, derived blobs first; false, and nothing leaves, if what may is not enough.
     pub(crate) fn make_room(self: &Arc<Self>, place: PlaceId, bytes: u64) -> bool {
+        if place == self.main && self.gave_up_derived_for(bytes) && self.ledger().place(place).room() >= bytes
+        {
+            return true;
+        }
         self.ask_what_is_held();
         let keeper = self.keeper();
         let departures =
@@ -182,11 +186,15 @@ impl Tiers {
         self.ask_what_is_held();
         let keeper = self.keeper();
         let may_leave = self.ledger().may_leave(digest, place, &|digest| keeper.can_fetch(digest));
-        if !may_leave || self.attempt(place, |store| store.remove(digest)).is_err() {
+        if !may_leave {
+            return;
+        }
+        // Before the file goes: who looked for it elsewhere before it was copied there, and here after, looks again.
+        self.departures.fetch_add(1, Ordering::SeqCst);
+        if self.attempt(place, |store| store.remove(digest)).is_err() {
             return;
         }
         self.ledger().remove(place, digest);
-        self.departures.fetch_add(1, Ordering::SeqCst);
         events::moved(Moved::Evicted, self.directories[place].dir(), digest, departure.bytes);
     }
 

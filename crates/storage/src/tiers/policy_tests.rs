@@ -142,7 +142,7 @@ impl World {
         }
         assert!(self.ledger.reserve(placement.place, bytes), "the room that was promised");
         assert!(self.ledger.place(placement.place).reserved() >= bytes);
-        self.ledger.release(placement.place, bytes);
+        self.ledger.release(placement.place, bytes, 0);
         self.ledger.add(placement.place, digest, bytes);
     }
 
@@ -152,7 +152,7 @@ impl World {
         assert!(!self.ledger.is_pinned_at(digest, place), "what is pinned stays");
         if let Some(to) = departure.to {
             assert!(self.ledger.reserve(to, departure.bytes), "a refuge has room");
-            self.ledger.release(to, departure.bytes);
+            self.ledger.release(to, departure.bytes, 0);
             self.ledger.add(to, *digest, departure.bytes);
         }
         assert!(self.ledger.may_leave(digest, place, &some_origin));
@@ -240,7 +240,7 @@ fn the_last_copy_moves_to_another_disk_or_stays() {
     let placement = ledger.place_new(60, 0, &|_| true).expect("it can be fetched again");
     assert_eq!((placement.place, placement.departures[0].to), (NVME, None));
     ledger.place_mut(SSD).budget = Some(100);
-    ledger.place_mut(SSD).free_bytes = 100;
+    ledger.place_mut(SSD).see_free_bytes(100);
     add(&mut ledger, SSD, 2, 30);
     assert_eq!(ledger.place_new(80, 0, &nobody), None);
     ledger.remove(SSD, &digest(2));

@@ -13,13 +13,15 @@ pub(crate) struct Reservation {
     tiers: Arc<Tiers>,
     place: PlaceId,
     bytes: u64,
+    /// Bytes that are on the disk already.
+    written: u64,
 }
 
 impl Reservation {
     /// Reserves `bytes`, if there is room.
     pub(crate) fn new(tiers: &Arc<Tiers>, place: PlaceId, bytes: u64) -> Option<Self> {
         let fits = tiers.ledger().reserve(place, bytes);
-        fits.then(|| Self { tiers: Arc::clone(tiers), place, bytes })
+        fits.then(|| Self { tiers: Arc::clone(tiers), place, bytes, written: 0 })
     }
 
     pub(crate) fn tiers(&self) -> &Arc<Tiers> {
@@ -39,10 +41,16 @@ impl Reservation {
         fits
     }
 
+    /// `bytes` of it are on the disk now.
+    pub(crate) fn wrote(&mut self, bytes: u64) {
+        self.written += bytes;
+        self.tiers.ledger().wrote(self.place, bytes);
+    }
+
     /// The blob is there: what was promised becomes what is used.
     pub(crate) fn settle(mut self, digest: Digest, bytes: u64) {
         let mut ledger = self.tiers.ledger();
-        ledger.release(self.place, std::mem::take(&mut self.bytes));
+        ledger.release(self.place, std::mem::take(&mut self.bytes), std::mem::take(&mut self.written));
         ledger.add(self.place, digest, bytes);
     }
 }
@@ -50,7 +58,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.tiers.ledger().release(self.place, self.bytes);
+            self.tiers.ledger().release(self.place, self.bytes, self.written);
         }
     }
 }

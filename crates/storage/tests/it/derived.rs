@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use helios_storage::disk::Fault;
-use helios_storage::tiers::Keeper;
+use helios_storage::tiers::{Keeper, TierDirectory, TierKind};
 use helios_storage::{
     Blob, BlobInfo, BlobStore, DerivedBlobs, DerivedKey, SimulatedDisk, StorageError, Tiers,
 };
 use helios_types::Digest;
+
+use crate::tiers::content;
+use crate::tiers_faults::{CHILD_FOLDER, in_small_file_systems};
 
 fn key(source: &[u8], version: u32) -> DerivedKey {
     let dir = tempfile::tempdir().expect("a folder");
@@ -88,7 +91,7 @@ impl Keeper for Owner {
     }
 
     fn can_fetch(&self, _digest: &Digest) -> bool {
-        false
+        true
     }
 
     fn give_up_derived(&self, bytes: u64) -> u64 {
@@ -133,6 +136,51 @@ fn what_is_derived_goes_first_when_the_disk_is_full() {
         assert_eq!(&*tiers.get(&info).expect("readable"), b"more");
         assert!(derived.get(&key(b"source", 1)).expect("readable").is_none(), "it went");
     }
+}
+
+/// Works in a folder whose `nvme` is a file system of two megabytes.
+#[test]
+#[ignore = "the second process of what_is_derived_goes_before_a_blob_where_the_file_system_is_the_bound"]
+fn second_process_fills_a_file_system() {
+    let Some(dir) = std::env::var_os(CHILD_FOLDER).map(PathBuf::from) else { return };
+    let root = dir.join("nvme");
+    let main = TierDirectory { kind: TierKind::Nvme, dir: root.clone(), budget_bytes: Some(1 << 30) };
+    let tiers = Tiers::open(&root, vec![main]).expect("opened");
+    let derived = Arc::new(DerivedBlobs::open(&root, 1 << 20));
+    tiers.set_keeper(Arc::new(Owner(Arc::clone(&derived))));
+    let blob = tiers.put(&content(1, 600_000)).expect("stored");
+    let whole = |tiers: &Arc<Tiers>| tiers.put(&content(2, 900_000));
+    let piecewise = |tiers: &Arc<Tiers>| {
+        let mut writer = tiers.writer("key", None)?;
+        content(3, 900_000).chunks(100_000).try_for_each(|piece| writer.write(piece))?;
+        writer.commit(None)
+    };
+    for store in [whole as Way, piecewise] {
+        build(&derived, &key(b"source", 1), &[1; 800_000], &AtomicUsize::new(0));
+        let new = store(&tiers).expect("stored");
+        assert!(derived.get(&key(b"source", 1)).expect("readable").is_none(), "it went");
+        assert!(tiers.contains(&blob.digest), "the blob, which could be had again, stays");
+        tiers.remove(&new.digest).expect("removed");
+    }
+    println!("ready");
+}
+
+#[test]
+fn what_is_derived_goes_before_a_blob_where_the_file_system_is_the_bound() {
+    in_small_file_systems("2m", "derived::second_process_fills_a_file_system");
+}
+
+#[test]
+fn what_is_being_built_is_never_given_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let blobs = DerivedBlobs::open(dir.path(), 1 << 20);
+    let built: Result<Blob, StorageError> = blobs.get_or_build(&key(b"source", 1), |sink| {
+        sink(b"half")?;
+        assert_eq!(blobs.give_up(u64::MAX)?, 0);
+        sink(b"done")
+    });
+    assert_eq!(&*built.expect("built"), b"halfdone");
+    assert!(blobs.get(&key(b"source", 1)).expect("readable").is_some(), "and kept");
 }
 
 #[test]
