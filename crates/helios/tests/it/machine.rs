@@ -1,8 +1,10 @@
 //! `helios doctor` and `helios bench storage`: what they find, what they print, what they leave behind.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::harness::{verb, verb_ok};
+use crate::harness::{helios, verb, verb_ok};
 
 fn level<'v>(report: &'v Value, what: &str) -> Option<&'v str> {
     let findings = report["findings"].as_array().unwrap();
@@ -21,6 +23,24 @@ fn doctor_names_what_it_found_and_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 0);
     let text = verb_ok(store.path(), &["doctor"]);
     assert!(text.lines().any(|line| line.contains("I/O backend")), "{text}");
+}
+
+/// What `helios doctor` says of the I/O backend.
+pub(crate) fn backend(doctor: &mut Command) -> String {
+    let output = doctor.args(["doctor", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["what"] == "I/O backend").unwrap();
+    finding.to_string()
+}
+
+#[test]
+fn the_io_backend_can_be_chosen() {
+    let store = tempfile::tempdir().unwrap();
+    let asked = backend(helios(store.path()).env("HELIOS_STORE__IO", "threads"));
+    assert!(asked.contains("threads (asked for)"), "{asked}");
+    let auto = backend(helios(store.path()).env("HELIOS_STORE__IO", "auto"));
+    assert!(auto.contains("io_uring (the system") || auto.contains("threads (no io_uring"), "{auto}");
 }
 
 #[test]

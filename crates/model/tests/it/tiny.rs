@@ -73,6 +73,20 @@ pub(crate) fn gguf_of(architecture: &str, fill: f32) -> Vec<u8> {
 
 /// As [`gguf_of`], with more texts in the header.
 pub(crate) fn gguf_with(architecture: &str, fill: f32, texts: &[(&str, &str)]) -> Vec<u8> {
+    gguf_with_tensors(architecture, fill, texts, &[])
+}
+
+/// A GGUF file of that name with `elements` of weights that others have, too, if they have as many.
+pub(crate) fn gguf_sharing(name: &str, elements: usize) -> Vec<u8> {
+    gguf_with_tensors("llama", 1.0, &[("general.name", name)], &[("extra.weight".to_owned(), vec![elements])])
+}
+
+fn gguf_with_tensors(
+    architecture: &str,
+    fill: f32,
+    texts: &[(&str, &str)],
+    more: &[(String, Vec<usize>)],
+) -> Vec<u8> {
     let vocab = vocab();
     let mut fields = Vec::new();
     texts.iter().for_each(|(key, value)| text_field(&mut fields, key, value));
@@ -105,7 +119,7 @@ pub(crate) fn gguf_with(architecture: &str, fill: f32, texts: &[(&str, &str)]) -
     vocab.token_types.iter().for_each(|kind| fields.extend(kind.to_le_bytes()));
     const FIELDS: u64 = 15;
 
-    let shapes = shapes(vocab.tokens.len());
+    let shapes = [shapes(vocab.tokens.len()), more.to_vec()].concat();
     let mut file = b"GGUF".to_vec();
     file.extend(3_u32.to_le_bytes());
     file.extend((shapes.len() as u64).to_le_bytes());

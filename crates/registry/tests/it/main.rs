@@ -24,6 +24,7 @@ mod simulation;
 mod store;
 mod tiers;
 #[path = "../../../model/tests/it/tiny.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
 mod tiny;
 mod warm;
 mod workers;

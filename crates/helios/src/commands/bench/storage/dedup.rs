@@ -107,6 +107,7 @@ fn one(folder: &Path, variant: &Path, figures: &mut Figures) -> anyhow::Result<(
     let before = weights_on_disk(&store)?;
     let manifest = runtime.block_on(import(&registry, variant, "variant"))?;
     drop(registry);
+    remove(&store.join("verified"))?;
     read_back(&open()?, &manifest, figures, 1)?;
     let registry = open()?;
     let began = Clock.now();
@@ -118,6 +119,7 @@ fn one(folder: &Path, variant: &Path, figures: &mut Figures) -> anyhow::Result<(
     figures.saved_percent.push((1.0 - added / bytes) * 100.0);
     figures.seconds_per_gb.push(seconds / (bytes / 1e9));
     drop(registry);
+    remove(&store.join("verified"))?;
     read_back(&open()?, &manifest, figures, 0)?;
     remove(&store)
 }
