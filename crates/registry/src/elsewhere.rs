@@ -4,7 +4,8 @@
 //! Only weights may lose their last local copy: what a proxy needs to answer at all is small and stays. A model counts
 //! as to be had again if it came from a parent or remote store that is configured still, was pushed to the latter, or
 //! came from a hub, a package registry, an object store or a web server. Whether those still have it is found out when it
-//! is asked for.
+//! is asked for. What is missing here is therefore no loss where it left to make room, or was never read since its version
+//! came from upstream.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, Weak};
@@ -15,30 +16,44 @@ use helios_storage::tiers::Keeper;
 use helios_types::Digest;
 use tokio::runtime::Handle;
 
-use crate::registry::parse_manifest;
-use crate::{Registry, RegistryError, Source};
+use crate::blocking::blocking;
+use crate::registry::{manifest_path, parse_manifest};
+use crate::{Registry, RegistryError, Source, small_files};
 
 /// Records of versions that were pushed to the remote store, by manifest digest.
 pub(crate) const PUSHED: &str = "pushed";
 
-/// The weights that could be fetched again.
+/// What could be fetched again.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
     weights: RwLock<HashSet<Digest>>,
+    /// The other files of versions that came from upstream: each comes when it is read for the first time, and then stays.
+    unread: RwLock<HashSet<Digest>>,
     /// Whether the versions of earlier processes are among them: looked up when room is short for the first time, so
     /// that no start waits for it.
     looked: tokio::sync::OnceCell<()>,
 }
 
 impl Elsewhere {
-    fn add(&self, manifest: &Manifest) {
+    fn add_weights(&self, manifest: &Manifest) {
         let weights = manifest.files(Role::Weights).map(|file| file.blob.digest);
         self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
     }
 
-    /// Whether a blob is among them.
+    fn add_unread(&self, manifest: &Manifest) {
+        let others = manifest.files.iter().filter(|file| file.role != Role::Weights);
+        let others = others.map(|file| file.blob.digest);
+        self.unread.write().unwrap_or_else(PoisonError::into_inner).extend(others);
+    }
+
+    /// Whether a blob is among the weights.
     pub(crate) fn has(&self, digest: &Digest) -> bool {
         self.weights.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// Whether a blob is among any of it.
+    fn has_any(&self, digest: &Digest) -> bool {
+        self.has(digest) || self.unread.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 }
 
@@ -83,6 +98,26 @@ impl Registry {
         }
         self.look_elsewhere_once().await;
         self.elsewhere().has(digest)
+    }
+
+    /// Whether a blob that no directory has is a loss: not if it may have left to make room, if it came from upstream as a
+    /// mere name so far, or if it is another registry's that shares the database.
+    ///
+    /// # Errors
+    /// [`RegistryError::Metadata`]; [`RegistryError::Storage`].
+    pub(crate) async fn is_lost(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        self.look_elsewhere_once().await;
+        if self.elsewhere().has_any(digest) {
+            return Ok(false);
+        }
+        let Some(version) = self.metadata().manifest_with(digest).await? else { return Ok(false) };
+        let (files, path) = (self.files().clone(), manifest_path(self.dir(), &version));
+        let is_shared = !self.config().metadata.is_own();
+        if is_shared && !blocking(move || small_files::exists(&files, &path)).await? {
+            return Ok(false);
+        }
+        // No tag tells where a version came from that was only asked for by its digest.
+        Ok(self.upstreams().is_empty() || !self.metadata().untagged().await?.contains(&version))
     }
 
     /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
@@ -134,7 +169,10 @@ impl Registry {
         let origin = manifest.metadata.as_ref().map_or("", |facts| facts.source.as_str());
         let is_upstream = self.upstreams().iter().any(|upstream| upstream.shown() == came_from);
         if is_pushed || is_upstream || can_be_asked_again(origin) {
-            self.elsewhere().add(manifest);
+            self.elsewhere().add_weights(manifest);
+        }
+        if is_upstream {
+            self.elsewhere().add_unread(manifest);
         }
     }
 }

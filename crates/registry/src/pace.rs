@@ -26,7 +26,7 @@ impl Pace {
     }
 
     /// How long to wait before the next bytes, now that so many came.
-    fn take(&self, bytes: u64) -> Duration {
+    pub(crate) fn take(&self, bytes: u64) -> Duration {
         if self.bytes_per_second == 0 {
             return Duration::ZERO;
         }

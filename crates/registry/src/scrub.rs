@@ -1,24 +1,30 @@
 //! The scrubber: reads every blob again once in a while, slowly, and brings back what the disk has damaged or lost.
 //!
-//! A blob that is wrong goes to the quarantine; then the repairer is asked for a new one. Where the pass has come is
-//! kept in `scrub.json`, so that a restart goes on there.
+//! A blob that is wrong goes to the quarantine; then the repairer is asked for a new one. One that left to make room, or
+//! was never fetched, is left where it is: whoever reads it fetches it. Where the pass has come is kept in `scrub.json`, so
+//! that a restart goes on there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use helios_runtime::{Clock, Tasks};
+use helios_runtime::{Clock, Instant, Tasks};
 use helios_storage::tiers::CopyScrub;
-use helios_storage::{BlobInfo, ScrubStep};
+use helios_storage::{BlobInfo, ScrubStep, StorageError};
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
+use crate::pace::Pace;
 use crate::{Registry, RegistryError, files, metrics};
 
 /// Bytes read between two looks at the clock.
 const STEP_BYTES: u64 = 1 << 20;
+/// Shortest pause: what less has been read owes is paid together with what follows.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// How often the position is kept. Losing it costs as much reading.
+const KEEP_POSITION_EVERY: Duration = Duration::from_secs(10);
 
 /// How often and how fast a store is read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +45,10 @@ impl Default for ScrubConfig {
 /// What a pass of the scrubber found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubReport {
-    /// Blobs that were read.
+    /// Blobs that were read, or should have been.
     pub blobs: usize,
+    /// Blobs that are not here and need not be.
+    pub absent: usize,
     /// Bytes that were read.
     pub bytes: u64,
     /// Blobs that were wrong, missing or unreadable.
@@ -84,6 +92,25 @@ struct Position {
     done: bool,
 }
 
+/// One pass that runs.
+struct Pass {
+    position: Position,
+    kept_at: Instant,
+    pace: Arc<Pace>,
+    report: ScrubReport,
+}
+
+impl Pass {
+    /// Counts what was read, and sleeps as the rate demands; the end of a pass pays what is owed still.
+    async fn read(&mut self, bytes: u64, is_end: bool) {
+        self.report.bytes += bytes;
+        let pause = self.pace.take(bytes);
+        if pause >= PAUSE_MIN || is_end {
+            Clock.sleep(pause).await;
+        }
+    }
+}
+
 impl Registry {
     /// Reads the store again in the background, pass after pass, as the configuration says, until `tasks` stop.
     pub fn keep_scrubbed(self: &Arc<Self>, tasks: &Tasks, repair: Arc<dyn Repair>) {
@@ -111,39 +138,65 @@ impl Registry {
     /// One pass: what is left of the one that was interrupted, else all blobs. Sleeps as the rate demands.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] if the position cannot be kept. A damaged blob is no error of the pass.
+    /// [`RegistryError::Storage`] if the position cannot be kept; [`RegistryError::Metadata`]. A damaged blob is no error
+    /// of the pass.
     pub async fn scrub(self: &Arc<Self>, repair: &dyn Repair) -> Result<ScrubReport, RegistryError> {
         let mut position = self.scrub_position().await;
         if position.done || position.began_at == 0 {
             position = Position { began_at: Clock.unix_ms(), ..Position::default() };
         }
-        let mut report = ScrubReport::default();
+        let pace = Pace::new(self.config().scrub.bytes_per_second.max(1));
+        let mut pass = Pass { position, kept_at: Clock.now(), pace, report: ScrubReport::default() };
         loop {
-            let blobs = self.metadata().blobs_after(position.after.as_ref()).await?;
+            let blobs = self.metadata().blobs_after(pass.position.after.as_ref()).await?;
             for blob in &blobs {
-                self.scrub_blob(*blob, repair, &mut report).await;
-                position.after = Some(blob.digest);
-                self.keep_scrub_position(&position).await?;
+                self.scrub_blob(*blob, repair, &mut pass).await?;
+                pass.position.after = Some(blob.digest);
+                if pass.kept_at.elapsed() >= KEEP_POSITION_EVERY {
+                    self.keep_scrub_position(&pass.position).await?;
+                    pass.kept_at = Clock.now();
+                }
             }
             if blobs.is_empty() {
                 break;
             }
         }
-        position.done = true;
-        self.keep_scrub_position(&position).await?;
-        Ok(report)
+        pass.read(0, true).await;
+        pass.position.done = true;
+        self.keep_scrub_position(&pass.position).await?;
+        Ok(pass.report)
     }
 
-    async fn scrub_blob(self: &Arc<Self>, blob: BlobInfo, repair: &dyn Repair, report: &mut ScrubReport) {
-        let before = report.bytes;
-        let result = self.read_again(blob, report).await;
-        report.blobs += 1;
-        metrics::scrubbed(report.bytes - before);
-        let Err(error) = result else { return };
-        // A model that was removed meanwhile takes its blobs along.
-        if self.blob_info(&blob.digest).await.is_err() {
-            return;
+    async fn scrub_blob(
+        self: &Arc<Self>,
+        blob: BlobInfo,
+        repair: &dyn Repair,
+        pass: &mut Pass,
+    ) -> Result<(), RegistryError> {
+        let before = pass.report.bytes;
+        let result = self.read_again(blob, pass).await;
+        metrics::scrubbed(pass.report.bytes - before);
+        let is_missing = matches!(result, Err(RegistryError::Storage(StorageError::BlobMissing { .. })));
+        if is_missing && !self.blobs().contains(&blob.digest) && !self.is_lost(&blob.digest).await? {
+            pass.report.absent += 1;
+            return Ok(());
         }
+        pass.report.blobs += 1;
+        let Err(error) = result else { return Ok(()) };
+        // A model that was removed meanwhile takes its blobs along.
+        if self.blob_info(&blob.digest).await.is_ok() {
+            self.bring_back_damaged(blob, &error, repair, &mut pass.report).await;
+        }
+        Ok(())
+    }
+
+    async fn bring_back_damaged(
+        self: &Arc<Self>,
+        blob: BlobInfo,
+        error: &RegistryError,
+        repair: &dyn Repair,
+        report: &mut ScrubReport,
+    ) {
         report.damaged += 1;
         tracing::error!(digest = %blob.digest, %error, "the scrubber found a damaged blob");
         let repaired = if self.heal(blob).await { Ok(()) } else { repair.repair(self, blob).await };
@@ -166,20 +219,16 @@ impl Registry {
     }
 
     /// Reads every copy of a blob at the configured rate; the error of the last that was wrong.
-    async fn read_again(&self, blob: BlobInfo, report: &mut ScrubReport) -> Result<(), RegistryError> {
+    async fn read_again(&self, blob: BlobInfo, pass: &mut Pass) -> Result<(), RegistryError> {
         let store = Arc::clone(self.blobs());
         let mut outcome = Ok(());
         for copy in blocking(move || Ok(store.scrub(&blob)?)).await? {
-            outcome = self.read_copy_again(copy, report).await.and(outcome);
+            outcome = self.read_copy_again(copy, pass).await.and(outcome);
         }
         outcome
     }
 
-    async fn read_copy_again(
-        &self,
-        mut copy: CopyScrub,
-        report: &mut ScrubReport,
-    ) -> Result<(), RegistryError> {
+    async fn read_copy_again(&self, mut copy: CopyScrub, pass: &mut Pass) -> Result<(), RegistryError> {
         loop {
             let store = Arc::clone(self.blobs());
             let work = move || {
@@ -189,12 +238,10 @@ impl Registry {
             let (step, resumed) = blocking(work).await?;
             copy = resumed;
             let (ScrubStep::Read(bytes) | ScrubStep::Right(bytes)) = step;
-            report.bytes += bytes;
+            pass.read(bytes, false).await;
             if matches!(step, ScrubStep::Right(_)) {
                 return Ok(());
             }
-            let rate = self.config().scrub.bytes_per_second.max(1);
-            Clock.sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
         }
     }
 

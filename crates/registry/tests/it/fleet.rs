@@ -10,7 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use helios_model::Role;
-use helios_registry::{FetchConfig, FleetConfig, PullEvent, Registry, RegistryClient, http};
+use helios_registry::{FetchConfig, FleetConfig, FromSource, PullEvent, Registry, RegistryClient, http};
 use helios_types::{Classify, ErrorCode, ModelRef};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -305,6 +305,27 @@ async fn the_routes_of_the_fleet_refuse_nonsense() {
         (format!("pieces/{known}/0"), 200),
     ] {
         let answer =
+#[tokio::test]
+async fn the_scrubber_fetches_nothing_that_nobody_has_read() {
+    let parent = Node::parent(&models::gguf(1.0)).await;
+    let by_digest = parent._place.write("other.gguf", &models::gguf(2.0));
+    let by_digest = parent.registry.import(&by_digest, None, &mut |_| {}).await.expect("imported").digest;
+    let place = Place::new();
+    let fleet = FleetConfig { parent: Some(parent.address.clone()), ..FleetConfig::default() };
+    let child = place.open_in(fleet.clone(), FetchConfig::default()).await;
+    let resolved = child.resolve(&name("org/large:v1")).await.expect("known");
+    child.manifest(&by_digest).await.expect("known");
+    let tokenizer = resolved.manifest.required(Role::Tokenizer).expect("a tokenizer");
+    child.blob(tokenizer).await.expect("read");
+    let before = parent.egress();
+    drop((resolved, child));
+    let child = place.open_in(fleet, FetchConfig::default()).await;
+    let report = child.scrub(&FromSource).await.expect("a pass");
+    assert_eq!((report.blobs, report.damaged), (1, 0), "{report:?}");
+    assert!(report.absent > 3, "{report:?}");
+    assert_eq!(parent.egress(), before);
+}
+
             client.get(format!("{}/registry/v1/{path}", node.address)).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), status, "{path}");
     }

@@ -3,19 +3,23 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use helios_model::Role;
 use helios_registry::{FromSource, Registry, RegistryConfig, ScrubConfig, ScrubReport};
+use helios_runtime::Clock;
 
 use crate::models::{self, Place};
 
+async fn open(place: &Place, bytes_per_second: u64) -> Arc<Registry> {
+    let scrub = ScrubConfig { bytes_per_second, ..ScrubConfig::default() };
+    let config = RegistryConfig { scrub, ..RegistryConfig::default() };
+    Registry::open(&place.store(), config).await.expect("a store")
+}
+
 /// A store with one model, and the files of its weights and of its tokenizer, which was derived at import.
 async fn imported(place: &Place) -> (Arc<Registry>, [PathBuf; 2]) {
-    let config = RegistryConfig {
-        scrub: ScrubConfig { bytes_per_second: u64::MAX, ..ScrubConfig::default() },
-        ..RegistryConfig::default()
-    };
-    let registry = Registry::open(&place.store(), config).await.expect("a store");
+    let registry = open(place, u64::MAX).await;
     let source = place.write("m.gguf", &models::gguf(1.0));
     let resolved = registry.import(&source, None, &mut |_| {}).await.expect("imported");
     let path = |role| {
@@ -88,4 +92,18 @@ async fn an_interrupted_pass_goes_on_where_it_stopped() {
     place.write("store/scrub.json", stopped.as_bytes());
     let rest = registry.scrub(&FromSource).await.expect("the rest");
     assert_eq!(rest.blobs, whole.blobs - 2);
+}
+
+#[tokio::test]
+async fn small_blobs_keep_to_the_rate_like_large_ones() {
+    let place = Place::new();
+    let (registry, _) = imported(&place).await;
+    let bytes = registry.scrub(&FromSource).await.expect("a pass").bytes;
+    drop(registry);
+    let registry = open(&place, bytes * 4).await;
+    let began = Clock.now();
+    let report = registry.scrub(&FromSource).await.expect("a pass");
+    assert_eq!(report.bytes, bytes);
+    // A bound and no measurement: whatever the machine does, that many bytes take a quarter of a second.
+    assert!(began.elapsed() >= Duration::from_millis(249), "{:?}", began.elapsed());
 }

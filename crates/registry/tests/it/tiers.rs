@@ -102,6 +102,22 @@ async fn what_can_be_fetched_again_makes_room_and_comes_back_when_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_scrubber_leaves_away_what_left_to_make_room() {
+    let place = Place::new();
+    let registry = open_bounded(&place, one_model()).await;
+    let (origin, first) = pulled(&registry, 1.0).await;
+    let first = released(first);
+    let (_other_origin, second) = pulled(&registry, 2.0).await;
+    let second = released(second);
+    assert!(!is_in(&place.store(), &first) && is_in(&place.store(), &second));
+    let asked = origin.asked().len();
+    let report = registry.scrub(&FromSource).await.expect("a pass");
+    assert_eq!((report.absent, report.damaged), (1, 0), "{report:?}");
+    assert_eq!(origin.asked().len(), asked, "nothing was fetched");
+    assert!(!is_in(&place.store(), &first) && is_in(&place.store(), &second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_use_leased_or_nowhere_else_stays_and_a_pull_is_told() {
     let place = Place::new();
     let registry = open_bounded(&place, one_model()).await;
