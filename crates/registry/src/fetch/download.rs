@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use helios_model::{is_pickle, refuse_pickle};
-use helios_storage::{BlobInfo, BlobWriter, StorageError, Tree};
+use helios_storage::{BlobInfo, StorageError, Tree};
 use helios_types::Digest;
 use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode, Url};
 
 use super::origin::{Fetcher, check_status, shown, unreachable};
 use super::{Context, Expected, Gathered, file_name};
-use crate::blocking::blocking;
 use crate::progress::Phase;
 use crate::swarm::{SHARED_BYTES_MIN, SwarmFile};
 use crate::transfer::{self, Answer, Origin, SourceKind, Transfer, range_header};
@@ -117,7 +116,7 @@ impl Context {
         let stall_timeout = self.registry.fetcher().config().stall_timeout;
         let shared = SwarmFile::new(self.registry.swarm(), origin, blob, tree, stall_timeout);
         match self.transfer(wanted, &shared, Some(&shared)).await {
-            Err(error @ RegistryError::OriginLied { .. }) if shared.has_trusted() => {
+            Err(error @ RegistryError::OriginLied { .. }) if shared.blame(&error) => {
                 tracing::warn!(%error, file = wanted.name, "the fleet gave something else; the origin is asked alone");
                 self.transfer(wanted, origin, None).await
             }
@@ -144,28 +143,18 @@ impl Context {
             size: wanted.size,
             report: &report,
         };
-        let writer = transfer::download(&transfer).await?;
-        let info = self.commit(origin.shown(), wanted.digest, writer).await?;
-        shared.iter().for_each(|shared| shared.finish(info));
+        let (intake, digest) = (Arc::clone(&self.intake), wanted.digest);
+        let downloaded = transfer::download(&transfer, move |writer| intake.commit(writer, digest)).await;
+        let info = downloaded.map_err(|error| match error {
+            RegistryError::Storage(error @ StorageError::DigestMismatch { .. }) => {
+                RegistryError::OriginLied { url: origin.shown(), problem: error.to_string() }
+            }
+            error => error,
+        })?;
+        if let Some(shared) = shared {
+            shared.finish(info).await;
+        }
         Ok(info)
-    }
-
-    async fn commit(
-        &self,
-        url: String,
-        digest: Option<Digest>,
-        writer: BlobWriter,
-    ) -> Result<BlobInfo, RegistryError> {
-        let intake = Arc::clone(&self.intake);
-        blocking(move || {
-            intake.commit(writer, digest).map_err(|error| match error {
-                StorageError::DigestMismatch { .. } => {
-                    RegistryError::OriginLied { url, problem: error.to_string() }
-                }
-                error => error.into(),
-            })
-        })
-        .await
     }
 }
 

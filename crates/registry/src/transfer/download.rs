@@ -1,8 +1,9 @@
-//! The steps of a transfer: ask, see what the origin is like, fetch, and begin again if the file changed meanwhile.
+//! The steps of a transfer: ask, see what the origin is like, fetch, and begin again if the file changed meanwhile, or if
+//! what an earlier transfer left turns out to be wrong.
 
 use std::sync::Arc;
 
-use helios_storage::{BlobInfo, BlobWriter, Tiers};
+use helios_storage::{BlobInfo, BlobWriter, StorageError, Tiers};
 use http::HeaderValue;
 
 use super::patience::Patience;
@@ -15,17 +16,50 @@ use crate::{FetchConfig, RegistryError, registry};
 /// Changes of the file at the origin that one transfer begins again for.
 const CHANGES_MAX: u32 = 3;
 
-/// Brings the file as far as a writer that only wants to be committed. Dropped early, what came stays for the next.
+/// A writer that only wants to be committed.
+struct Downloaded {
+    writer: BlobWriter,
+    /// Whether it went on behind what an earlier transfer had left.
+    was_resumed: bool,
+}
+
+/// Brings the file into the store; `commit` gives it its name. Dropped early, what came stays for the next.
+///
+/// Of bytes that are wrong as a whole those that were here before may be to blame: the power may have gone before all of
+/// them were on the disk. The file is then fetched once more from its beginning.
 ///
 /// # Errors
-/// What the origin says, once patience with it ends; [`RegistryError::Storage`].
-pub(crate) async fn download(transfer: &Transfer<'_>) -> Result<BlobWriter, RegistryError> {
+/// What the origin says, once patience with it ends; what `commit` says.
+pub(crate) async fn download<C>(transfer: &Transfer<'_>, commit: C) -> Result<BlobInfo, RegistryError>
+where
+    C: Fn(BlobWriter) -> Result<BlobInfo, StorageError> + Clone + Send + 'static,
+{
+    let first = fetch(transfer).await?;
+    match committed(first.writer, commit.clone()).await {
+        Err(RegistryError::Storage(error @ StorageError::DigestMismatch { .. })) if first.was_resumed => {
+            let from = transfer.origin.shown();
+            tracing::warn!(%error, from, "a download that was resumed is begun again");
+            committed(fetch(transfer).await?.writer, commit).await
+        }
+        result => result,
+    }
+}
+
+async fn committed(
+    writer: BlobWriter,
+    commit: impl FnOnce(BlobWriter) -> Result<BlobInfo, StorageError> + Send + 'static,
+) -> Result<BlobInfo, RegistryError> {
+    blocking(move || Ok(commit(writer)?)).await
+}
+
+async fn fetch(transfer: &Transfer<'_>) -> Result<Downloaded, RegistryError> {
     let patience = Patience::new(transfer.limits);
     let fetching = Fetching { transfer, patience: &patience };
     let mut partial = match transfer.digest {
         Some(digest) => Some(transfer.begin(digest.hex(), true, None).await?),
         None => None,
     };
+    let was_resumed = length(&partial) > 0;
     let mut changes = 0;
     loop {
         let episode = patience.ready().await;
@@ -43,13 +77,14 @@ pub(crate) async fn download(transfer: &Transfer<'_>) -> Result<BlobWriter, Regi
         }
     }
     let problem = || format!("{} came without a file", transfer.origin.shown());
-    partial.map(|partial| partial.writer).ok_or_else(|| RegistryError::Internal { problem: problem() })
+    let partial = partial.ok_or_else(|| RegistryError::Internal { problem: problem() })?;
+    Ok(Downloaded { writer: partial.writer, was_resumed })
 }
 
 /// Brings a blob that a manifest names into a store that nobody collects.
 ///
 /// # Errors
-/// As [`download`]; [`StorageError::DigestMismatch`](helios_storage::StorageError::DigestMismatch) if something else came.
+/// As [`download`]; [`StorageError::DigestMismatch`] if something else came.
 pub(crate) async fn fetch_blob(
     info: &BlobInfo,
     origin: &dyn Origin,
@@ -59,8 +94,7 @@ pub(crate) async fn fetch_blob(
     let limits = FetchConfig::default();
     let (digest, size) = (Some(info.digest), Some(info.size));
     let transfer = Transfer { origin, blobs, limits: &limits, address: String::new(), digest, size, report };
-    let writer = download(&transfer).await?;
-    blocking(move || Ok(writer.commit(digest)?)).await
+    download(&transfer, move |writer| writer.commit(digest)).await
 }
 
 /// One way through the file. On success `partial` is the whole; on failure it is what came.
@@ -113,14 +147,16 @@ impl Transfer<'_> {
         self.origin.open(start..end, validator).await
     }
 
-    /// The file under the key that fits what the origin says of it.
+    /// The file under the key that fits what the origin says of it, and this boot: no digest would tell that a power loss
+    /// has torn what was written before. What earlier boots left is for garbage collection.
     async fn begin_as(&self, validator: Option<HeaderValue>) -> Result<Partial, RegistryError> {
-        let identity = match &validator {
-            Some(validator) => format!("{}\n{}", self.address, String::from_utf8_lossy(validator.as_bytes())),
-            None => self.address.clone(),
-        };
+        let boot = self.blobs.boot_id();
+        let resumable = validator.is_some() && boot.is_some();
+        let validated = validator.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let validated = String::from_utf8_lossy(validated);
+        let identity = format!("{}\n{validated}\n{}", self.address, boot.unwrap_or_default());
         let key = registry::digest_of(identity.as_bytes()).hex();
-        self.begin(key, validator.is_some(), validator).await
+        self.begin(key, resumable, validator).await
     }
 
     async fn begin(

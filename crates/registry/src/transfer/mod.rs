@@ -6,7 +6,8 @@
 //! origin and the file: [`FetchConfig::ranges`] being fetched, one waiting, one being written.
 //!
 //! A partial file is kept under what identifies its contents: the digest where it is known, else the address with the
-//! origin's validator (a strong ETag or the time of change). Without either it is begun anew each time. Within one
+//! origin's validator (a strong ETag or the time of change) and the boot of the machine. Without either it is begun anew
+//! each time. Within one
 //! transfer the same holds: a range is asked for with the validator, so that a file that changed comes whole.
 
 mod answer;

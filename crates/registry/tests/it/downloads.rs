@@ -1,9 +1,13 @@
 //! Sources over HTTP, from origins of every manner.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use helios_metadata::SimulatedMetadata;
 use helios_model::Role;
-use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryError, Resolved, Secret};
+use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryConfig, RegistryError, Resolved, Secret};
+use helios_storage::disk::Unsynced;
+use helios_storage::{Disk, SimulatedDisk};
 use helios_types::{Classify, ErrorCode};
 
 use crate::models::{self, Place};
@@ -51,6 +55,63 @@ async fn a_pull_of_a_later_process_resumes_what_an_earlier_one_left() {
     assert_served(&registry, &resolved, &file).await;
     let last = origin.asked().pop().and_then(|asked| asked.bytes()).expect("a range");
     assert!(last.start > 0 && last.start <= 5000, "{last:?}");
+}
+
+/// A registry on a disk that may lose its power.
+async fn open_on(disk: &SimulatedDisk, metadata: &Arc<SimulatedMetadata>) -> Arc<Registry> {
+    let fetch = FetchConfig { attempts_max: 1, ..FetchConfig::default() };
+    let config = RegistryConfig { fetch, ..RegistryConfig::default() };
+    let disk = Arc::new(disk.clone());
+    Registry::open_on(disk, metadata.clone(), Path::new("/store"), config).await.expect("the store opens")
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_when_the_power_went_is_not_part_of_a_model() {
+    helios_runtime::install_tls_provider();
+    let file = models::gguf(1.0);
+    let after = file.len() - 1000;
+    let origin = Origin::start(file.clone(), Manner::Cuts { after, times: 1000 }).await;
+    for seed in 0..8 {
+        let (disk, metadata) = (SimulatedDisk::new(seed), Arc::new(SimulatedMetadata::new(seed)));
+        origin.behave(Manner::Cuts { after, times: 1000 });
+        let registry = open_on(&disk, &metadata).await;
+        pull(&registry, &origin.url()).await.expect_err("cut");
+        drop(registry);
+        disk.lose_power(Unsynced::Scattered);
+        metadata.restart();
+
+        origin.behave(Manner::Honest);
+        let registry = open_on(&disk, &metadata).await;
+        let resolved = pull(&registry, &origin.url()).await.expect("pulled");
+        assert_served(&registry, &resolved, &file).await;
+        registry.gc().await.expect("collected");
+        let partial = disk.list(Path::new("/store/partial")).expect("a folder");
+        assert_eq!(partial, [], "what the boot before left is gone");
+    }
+}
+
+#[tokio::test]
+async fn what_was_left_wrong_of_a_known_digest_costs_a_second_download_and_no_error() {
+    let file = models::gguf(1.0);
+    let hub = Origin::start(file.clone(), Manner::Honest).await;
+    hub.list(hub_listing("tiny.gguf", &file, Some(models::sha256(&file))));
+    for left in [5000, file.len(), file.len() + 1] {
+        let place = Place::new();
+        let registry = place.open_with(hub_config(&hub)).await;
+        place.write(&format!("store/partial/{}", models::sha256(&file)), &vec![0; left]);
+        let resolved = pull(&registry, "hf:org/repo").await.expect("begun again");
+        assert_served(&registry, &resolved, &file).await;
+    }
+    // Where the origin is to blame, it is asked twice and no more.
+    let place = Place::new();
+    let registry = place.open_with(hub_config(&hub)).await;
+    place.write(&format!("store/partial/{}", models::sha256(&file)), &vec![0; 5000]);
+    hub.serve(vec![1; file.len()]);
+    let before = hub.asked().len();
+    let error = pull(&registry, "hf:org/repo").await.expect_err("another file").to_string();
+    assert!(error.contains("sent something wrong"), "{error}");
+    let files = hub.asked()[before..].iter().filter(|asked| asked.path.contains("/resolve/")).count();
+    assert_eq!(files, 2);
 }
 
 #[tokio::test]

@@ -146,6 +146,11 @@ impl Tiers {
         self.bind_recipes()
     }
 
+    /// Names the time since the system started, where it says so: what was written since and not synced can be read.
+    pub fn boot_id(&self) -> Option<String> {
+        self.files.disk().boot_id()
+    }
+
     /// Whether there is anything to decide.
     pub fn keeps_books(&self) -> bool {
         self.directories.len() > 1 || self.directories.iter().any(|one| one.config().budget_bytes.is_some())
