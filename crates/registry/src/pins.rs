@@ -1,7 +1,8 @@
 //! What keeps garbage collection away from blobs that no manifest names yet.
 //!
-//! A blob gets its name and its pin under the gate, shared; collection holds the gate alone. So collection never sees a
-//! blob of a running pull without its pin, and a pull never relies on a blob that is being removed.
+//! A blob is pinned under the gate, shared, before it gets its name or while it has it; collection holds the gate alone. So
+//! collection never removes a blob of a running pull, and a pull never relies on a blob that is being removed. Nobody
+//! copies, hashes or syncs a large file under the gate: collection would wait for that, and everybody for collection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -100,7 +101,8 @@ impl Intake {
         writer: BlobWriter,
         expected: Option<Digest>,
     ) -> Result<BlobInfo, StorageError> {
-        self.add(|| writer.commit(expected))
+        self.pin_under_gate(writer.digest());
+        writer.commit(expected)
     }
 
     /// Stores a small blob.
@@ -123,6 +125,11 @@ impl Intake {
         path: &std::path::Path,
         progress: &mut dyn FnMut(u64),
     ) -> Result<BlobInfo, StorageError> {
+        let info = self.blobs.import_file(path, progress)?;
+        if self.adopt(info.digest) {
+            return Ok(info);
+        }
+        // A collection has taken it in between.
         self.add(|| self.blobs.import_file(path, progress))
     }
 
@@ -141,6 +148,11 @@ impl Intake {
         let info = store()?;
         self.pin(info.digest);
         Ok(info)
+    }
+
+    fn pin_under_gate(&self, digest: Digest) {
+        let _open = self.pins.gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.pin(digest);
     }
 
     fn pin(&self, digest: Digest) {
@@ -164,5 +176,51 @@ impl Drop for Intake {
                 counts.remove(&digest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use helios_storage::{DurableFiles, SimulatedDisk, Tiers};
+
+    use super::{Intake, Pins};
+
+    #[test]
+    fn a_collection_need_not_wait_while_a_file_is_copied() {
+        let disk = Arc::new(SimulatedDisk::new(1));
+        let source = Path::new("/source");
+        DurableFiles::new(disk.clone()).write_atomic(source, &[7; 1 << 20]).expect("a file");
+        let pins = Arc::<Pins>::default();
+        let intake = Intake::new(
+            Tiers::open_on(disk, Path::new("/store"), Vec::new()).expect("a store"),
+            Arc::clone(&pins),
+        );
+        let mut looks = 0;
+        let mut progress = |_| {
+            looks += 1;
+            assert!(pins.gate.try_write().is_ok(), "the gate is shut");
+        };
+        let info = intake.import_file(source, &mut progress).expect("imported");
+        assert!(looks > 0);
+        assert_eq!(pins.pinned(), [info.digest]);
+    }
+
+    #[test]
+    fn a_download_is_pinned_before_it_has_its_name() {
+        let disk = Arc::new(SimulatedDisk::new(1));
+        let pins = Arc::<Pins>::default();
+        let tiers = Tiers::open_on(disk.clone(), Path::new("/store"), Vec::new()).expect("a store");
+        let intake = Intake::new(Arc::clone(&tiers), Arc::clone(&pins));
+        let mut writer = tiers.writer("key", None).expect("a writer");
+        writer.write(b"contents").expect("written");
+        let digest = writer.digest();
+        disk.inject(disk.operations(), helios_storage::disk::Fault::Broken);
+        intake.commit(writer, None).expect_err("the disk is broken");
+        assert!(!tiers.contains(&digest) && pins.pinned() == [digest]);
+        drop(intake);
+        assert!(pins.pinned().is_empty());
     }
 }

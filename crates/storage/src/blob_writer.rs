@@ -179,6 +179,11 @@ impl BlobWriter {
         self.truncate()
     }
 
+    /// The digest of what was written so far. O(1).
+    pub fn digest(&self) -> Digest {
+        self.hasher.digest()
+    }
+
     /// Makes the blob durable and gives it its name.
     ///
     /// # Errors

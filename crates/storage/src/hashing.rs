@@ -84,6 +84,11 @@ impl BlobHasher {
         self.tree.size()
     }
 
+    /// The name of the bytes seen so far.
+    pub(crate) fn digest(&self) -> Digest {
+        digest_of(&self.name().finish())
+    }
+
     pub(crate) fn finish(self) -> (BlobInfo, Tree) {
         let tree = self.tree.finish();
         let digest = digest_of(&self.sha256.finish());
