@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures::FutureExt;
+use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use helios_model::{Manifest, MemoryProfile};
+use helios_runtime::Clock;
 use helios_storage::tiers::TierReport;
 use helios_storage::{Blob, BlobInfo, Tiers, Tree};
 use helios_types::{Digest, ModelRef};
@@ -26,7 +28,7 @@ use crate::http::wire::{
     TagBody, TierList, UsesBody, Warm, WarmBody,
 };
 use crate::swarm::wire::{Ask, Holdings, Place};
-use crate::transfer::{Answer, Origin, SourceKind, fetch_blob, range_header};
+use crate::transfer::{Answer, Drip, Origin, SourceKind, fetch_blob, range_header};
 use crate::{
     GcReport, MembersSnapshot, ModelSummary, ModelUse, Progress, PushReport, RegistryError, Resolved, Secret,
     TagEntry, WarmLevel, WarmRecord, WorkerLease, registry, via,
@@ -37,6 +39,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest push.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// Longest pull.
+const PULL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Longest time in which a pull does not move: half a terabyte may have to be hashed.
+const STANDSTILL_MAX: Duration = Duration::from_secs(3600);
 /// Bytes of one line of a pull's progress.
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one answer: a manifest has under 100 KiB.
@@ -232,12 +238,32 @@ impl RegistryClient {
         report: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Resolved, RegistryError> {
         let body = PullBody { model: Some(spec.to_owned()), source: None, name };
-        let response = self.send(self.with_body(Method::POST, &["pull"], &body)).await?;
-        let mut lines = Lines::of(self, response);
+        let request = self.with_body(Method::POST, &["pull"], &body).timeout(PULL_TIMEOUT);
+        let lines = Lines::of(self, self.send(request).await?);
+        let pointer = self.follow_pull(lines, STANDSTILL_MAX, report).await?;
+        self.resolve(&pointer.model).await
+    }
+
+    /// Follows a pull to its end, as long as it moves.
+    async fn follow_pull(
+        &self,
+        mut lines: Lines<'_>,
+        standstill_max: Duration,
+        report: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Pointer, RegistryError> {
+        let mut moved = (Progress::default(), Clock.now());
         loop {
             match lines.next().await? {
+                PullLine::Progress(progress) if progress != moved.0 => {
+                    moved = (progress.clone(), Clock.now());
+                    report(progress);
+                }
+                PullLine::Progress(_) if moved.1.elapsed() >= standstill_max => {
+                    let problem = format!("the pull there stood still for {standstill_max:?}");
+                    return Err(self.no_answer(problem));
+                }
                 PullLine::Progress(progress) => report(progress),
-                PullLine::Done(pointer) => return self.resolve(&pointer.model).await,
+                PullLine::Done(pointer) => return Ok(pointer),
                 PullLine::Error(detail) => return Err(detail.into()),
             }
         }
@@ -397,13 +423,30 @@ impl RegistryClient {
     }
 
     /// All of an answer, if it is no longer than `bytes_max`.
-    async fn whole(&self, mut response: Response, bytes_max: usize) -> Result<BytesMut, RegistryError> {
+    async fn whole(&self, response: Response, bytes_max: usize) -> Result<BytesMut, RegistryError> {
+        self.gather(self.body(response), bytes_max, READ_TIMEOUT).await
+    }
+
+    fn body(&self, response: Response) -> BoxStream<'static, Result<Bytes, RegistryError>> {
+        let client = self.clone();
+        response.bytes_stream().map_err(move |error| client.unreachable(&error)).boxed()
+    }
+
+    /// All of a body that is no longer than `bytes_max`, and does not drip.
+    async fn gather(
+        &self,
+        mut body: BoxStream<'static, Result<Bytes, RegistryError>>,
+        bytes_max: usize,
+        silence_max: Duration,
+    ) -> Result<BytesMut, RegistryError> {
         let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+        let mut drip = Drip::new(silence_max);
+        while let Some(chunk) = body.try_next().await? {
             if bytes.len() + chunk.len() > bytes_max {
                 return Err(self.no_answer(format!("an answer over {bytes_max} bytes")));
             }
             bytes.extend_from_slice(&chunk);
+            drip.pass(chunk.len()).map_err(|problem| self.no_answer(problem))?;
         }
         Ok(bytes)
     }
@@ -444,26 +487,32 @@ impl RegistryClient {
 /// An answer of JSON lines, of which the last one says that it is.
 pub(crate) struct Lines<'a> {
     client: &'a RegistryClient,
-    response: Response,
+    body: BoxStream<'static, Result<Bytes, RegistryError>>,
     buffer: BytesMut,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn of(client: &'a RegistryClient, response: Response) -> Self {
-        Self { client, response, buffer: BytesMut::new() }
+        Self { client, body: client.body(response), buffer: BytesMut::new() }
     }
 
+    /// The next line. Whoever sends them says something every few seconds: it has to be whole in time.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<T, RegistryError> {
+        let client = self.client;
+        let line = Clock.timeout(READ_TIMEOUT, self.next_line()).await;
+        let line = line.map_err(|elapsed| client.no_answer(format!("no whole line: {elapsed}")))??;
+        serde_json::from_slice(&line).map_err(|error| client.no_answer(error.to_string()))
+    }
+
+    async fn next_line(&mut self) -> Result<BytesMut, RegistryError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
-                let line = self.buffer.split_to(end + 1);
-                return serde_json::from_slice(&line)
-                    .map_err(|error| self.client.no_answer(error.to_string()));
+                return Ok(self.buffer.split_to(end + 1));
             }
             if self.buffer.len() > LINE_BYTES_MAX {
                 return Err(self.client.no_answer(format!("a line over {LINE_BYTES_MAX} bytes")));
             }
-            let chunk = self.response.chunk().await.map_err(|error| self.client.unreachable(&error))?;
+            let chunk = self.body.try_next().await?;
             let chunk = chunk.ok_or_else(|| self.client.no_answer("it broke off".to_owned()))?;
             self.buffer.extend_from_slice(&chunk);
         }
@@ -501,5 +550,50 @@ impl Origin for RemoteBlob {
             Answer::of_http(&self.shown(), &range, response, move |error| client.unreachable(error))
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::{Bytes, BytesMut};
+    use futures::StreamExt;
+    use futures::stream::{self, BoxStream};
+    use helios_runtime::Clock;
+
+    use super::{Lines, RegistryClient};
+    use crate::RegistryError;
+
+    fn client() -> RegistryClient {
+        helios_runtime::install_tls_provider();
+        RegistryClient::new("http://127.0.0.1:1", None).expect("a client")
+    }
+
+    /// `chunk` again and again, with a moment before each.
+    fn forever(chunk: &'static [u8]) -> BoxStream<'static, Result<Bytes, RegistryError>> {
+        let moment = |()| async { Clock.sleep(Duration::from_millis(1)).await };
+        stream::repeat(()).then(moment).map(move |()| Ok(Bytes::from_static(chunk))).boxed()
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_drips_is_given_up_and_a_slow_one_is_not() {
+        let client = client();
+        let problem = client.gather(forever(b"x"), 16 << 20, Duration::from_millis(50)).await;
+        assert!(problem.expect_err("it drips").to_string().contains("it drips"));
+        let slow = forever(&[0; 4 << 10]).take(20);
+        let whole = client.gather(slow.boxed(), 16 << 20, Duration::from_millis(50)).await;
+        assert_eq!(whole.expect("all of it").len(), 20 * (4 << 10));
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_reports_the_same_forever_is_given_up() {
+        let client = client();
+        let line = b"{\"progress\":{\"phase\":\"downloading\",\"file\":\"f\",\"done\":1}}\n";
+        let lines = Lines { client: &client, body: forever(line), buffer: BytesMut::new() };
+        let mut reports = 0;
+        let followed = client.follow_pull(lines, Duration::from_millis(50), &mut |_| reports += 1).await;
+        assert!(followed.expect_err("no end").to_string().contains("stood still"));
+        assert!(reports > 1, "until then it was followed");
     }
 }

@@ -11,6 +11,7 @@ use reqwest::{Client, Response, Url};
 
 use super::rate_limit;
 use crate::config::FetchConfig;
+use crate::transfer::Drip;
 use crate::{RegistryError, Secret};
 
 /// Redirects of one request.
@@ -96,6 +97,7 @@ impl Fetcher {
         let mut response = check_status(url, self.get(url, bearer, &HeaderMap::new()).await?)?;
         let mut body = Vec::new();
         let stall = self.config.stall_timeout;
+        let mut drip = Drip::new(stall);
         while let Some(chunk) = Clock
             .timeout(stall, response.chunk())
             .await
@@ -107,6 +109,8 @@ impl Fetcher {
                 return Err(RegistryError::OriginLied { url: shown(url), problem });
             }
             body.extend_from_slice(&chunk);
+            let passed = drip.pass(chunk.len());
+            passed.map_err(|problem| RegistryError::OriginUnreachable { url: shown(url), problem })?;
         }
         Ok(body)
     }

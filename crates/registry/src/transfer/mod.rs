@@ -12,6 +12,7 @@
 
 mod answer;
 mod download;
+mod drip;
 mod patience;
 mod pieces;
 mod turns;
@@ -26,6 +27,7 @@ use http::HeaderValue;
 
 pub(crate) use answer::{Answer, range_header};
 pub(crate) use download::{download, fetch_blob};
+pub(crate) use drip::Drip;
 pub(crate) use turns::Turns;
 
 use crate::{FetchConfig, RegistryError};

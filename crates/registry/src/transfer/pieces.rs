@@ -8,14 +8,11 @@ use futures::stream::{self, Stream};
 use helios_runtime::Clock;
 
 use super::patience::Patience;
-use super::{Answer, Failure, PIECE_BYTES, Transfer};
+use super::{Answer, Drip, Failure, PIECE_BYTES, Transfer};
 use crate::{RegistryError, pace};
 
 /// Bytes of a stream that go to the file at a time: a hop to a blocking thread for each is then free.
 const BATCH_BYTES: u64 = 1 << 20;
-
-/// Bytes that must come within each stall time-out: less is a drip, which no single silence would reveal.
-const DRIP_BYTES_MIN: u64 = 16 << 10;
 
 /// Bytes that follow those before, and what ended them early. What came before a failure is kept.
 pub(super) struct Batch {
@@ -148,13 +145,12 @@ impl<'a> Fetching<'a> {
 /// Watches bytes pass: counts them, and finds out silence and a drip.
 struct Flow<'a> {
     fetching: &'a Fetching<'a>,
-    since: helios_runtime::Instant,
-    bytes: u64,
+    drip: Drip,
 }
 
 impl<'a> Flow<'a> {
     fn new(fetching: &'a Fetching<'a>) -> Self {
-        Self { fetching, since: Clock.now(), bytes: 0 }
+        Self { fetching, drip: Drip::new(fetching.transfer.limits.stall_timeout) }
     }
 
     /// The next bytes. They are looked for before the time: a reader who was busy elsewhere does not blame the origin.
@@ -176,17 +172,10 @@ impl<'a> Flow<'a> {
 
     fn pass(&mut self, chunk: Bytes) -> Result<Bytes, RegistryError> {
         let origin = self.fetching.transfer.origin;
-        self.bytes += chunk.len() as u64;
         self.fetching.patience.received(chunk.len());
         crate::metrics::fetched(origin.kind(), chunk.len());
-        let elapsed = Clock.now() - self.since;
-        if elapsed >= self.fetching.transfer.limits.stall_timeout {
-            if self.bytes < DRIP_BYTES_MIN {
-                let problem = format!("it drips: {} bytes in {elapsed:.0?}", self.bytes);
-                return Err(RegistryError::OriginUnreachable { url: origin.shown(), problem });
-            }
-            (self.since, self.bytes) = (Clock.now(), 0);
-        }
+        let passed = self.drip.pass(chunk.len());
+        passed.map_err(|problem| RegistryError::OriginUnreachable { url: origin.shown(), problem })?;
         Ok(chunk)
     }
 

@@ -32,12 +32,17 @@ async fn store_with_wheel(place: &Place, members: &[(&str, &[u8])]) -> Arc<Regis
 }
 
 async fn store_with_python(place: &Place, then: &str) -> Arc<Registry> {
+    place.open_with(FetchConfig { python: python(place, then), ..FetchConfig::default() }).await
+}
+
+/// A script that does `then` where Python would run pip.
+fn python(place: &Place, then: &str) -> String {
     let script = format!(
         "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = --dest ] && dest=$2; last=$1; shift; done\n{then}\n"
     );
     let python = place.write("python", script.as_bytes());
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("executable");
-    place.open_with(FetchConfig { python: python.display().to_string(), ..FetchConfig::default() }).await
+    python.display().to_string()
 }
 
 async fn pull(registry: &Arc<Registry>) -> Result<Resolved, RegistryError> {
@@ -126,6 +131,28 @@ async fn what_pip_says_is_passed_on() {
         store_with_python(&place, "echo 'ERROR: No matching distribution found for '$last >&2; exit 1").await;
     let error = pull(&registry).await.expect_err("pip failed").to_string();
     assert!(error.contains("No matching distribution found for some-model==1.0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wheel_that_never_ends_is_cut_off_and_its_pip_with_it() {
+    let _alone = PROCESSES.lock().await;
+    let place = Place::new();
+    let pid = place.path("pid");
+    let python = python(
+        &place,
+        &format!("echo $$ > {}; exec dd if=/dev/zero of=\"$dest/a.whl\" bs=1M", pid.display()),
+    );
+    let fetch = FetchConfig { python, file_bytes_max: 1 << 20, ..FetchConfig::default() };
+    let registry = place.open_with(fetch).await;
+    let error = pull(&registry).await.expect_err("no end").to_string();
+    assert!(error.contains("pip was stopped") && error.contains("hint: check the package"), "{error}");
+    assert_eq!(fs::read_dir(place.store().join("downloads")).expect("a folder").count(), 0);
+    let pid = fs::read_to_string(pid).expect("a process id");
+    let status = std::path::PathBuf::from(format!("/proc/{}/status", pid.trim()));
+    let lives = || fs::read_to_string(&status).is_ok_and(|status| !status.contains("State:\tZ"));
+    while lives() {
+        crate::origin::moment().await;
+    }
 }
 
 #[tokio::test]
