@@ -209,6 +209,14 @@ pub enum RegistryError {
         /// Registries that the question passed.
         hops: usize,
     },
+    /// Versions are made from each other, and the weights of none of them are here.
+    #[error(
+        "what is missing here comes from `{spec}`, which is made from it in turn\nhint: pull or import one of the two again from where its files came first"
+    )]
+    ConversionCycle {
+        /// The source of the version that is needed twice.
+        spec: String,
+    },
     /// The error of a pull that several asked for.
     #[error(transparent)]
     Shared(#[from] Arc<RegistryError>),
@@ -271,7 +279,7 @@ impl Classify for RegistryError {
             Self::EverySourceFailed { last, .. } => last.code(),
             Self::InvalidRequest { code, .. } | Self::Remote { code, .. } => *code,
             Self::RegistryUnreachable { .. } | Self::UpstreamSilent { .. } => ErrorCode::Unavailable,
-            Self::ParentCycle { .. } => ErrorCode::Conflict,
+            Self::ParentCycle { .. } | Self::ConversionCycle { .. } => ErrorCode::Conflict,
             Self::Shared(error) => error.code(),
             Self::Internal { .. } => ErrorCode::Internal,
         }

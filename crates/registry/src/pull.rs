@@ -280,22 +280,41 @@ async fn fetch(
     Ok(Fetched { digest, manifest, source })
 }
 
+tokio::task_local! {
+    /// The versions that this task fetches again: each because the one before is made from it.
+    static REFETCHED: Vec<Digest>;
+}
+
 /// Brings a blob that is not here back by fetching again what a model that has it was made of, once however many ask.
 ///
 /// # Errors
-/// [`StorageError::BlobMissing`] if no source is known; what the source says.
+/// [`StorageError::BlobMissing`] if no source is known; [`RegistryError::ConversionCycle`] if it is made from itself; what
+/// the source says.
 pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<(), RegistryError> {
     let missing = || StorageError::BlobMissing { digest: blob };
     let (version, manifest) = registry.manifest_with(&blob).await?.ok_or_else(missing)?;
-    let _turn = registry.turns().take(version).await;
-    if registry.blobs().contains(&blob) {
-        return Ok(());
-    }
     let text = manifest.metadata.as_ref().map(|facts| facts.source.clone()).unwrap_or_default();
     let Ok(source) = text.parse::<Source>() else { return Err(missing().into()) };
-    tracing::info!(%blob, source = text, "a blob that is not here is fetched again");
-    let (reporter, _progress) = Reporter::new();
-    fetch(&Context::new(Arc::clone(registry), reporter), &source, None).await?;
+    let mut refetched = REFETCHED.try_with(Clone::clone).unwrap_or_default();
+    if refetched.contains(&version) {
+        return Err(RegistryError::ConversionCycle { spec: text });
+    }
+    refetched.push(version);
+    let fetching = async {
+        // Before the turn is taken: two who wait for each other's versions must not hold their own.
+        if let Source::Convert { model, .. } = &source {
+            let made_from = registry.resolve(model).await?;
+            registry.ensure_files(&made_from.manifest).await?;
+        }
+        let _turn = registry.turns().take(version).await;
+        if registry.blobs().contains(&blob) {
+            return Ok(());
+        }
+        tracing::info!(%blob, source = text, "a blob that is not here is fetched again");
+        let (reporter, _progress) = Reporter::new();
+        fetch(&Context::new(Arc::clone(registry), reporter), &source, None).await.map(drop)
+    };
+    REFETCHED.scope(refetched, fetching).await?;
     if registry.blobs().contains(&blob) {
         return Ok(());
     }

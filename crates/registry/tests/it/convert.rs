@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use helios_model::{Role, WeightFormat};
-use helios_registry::{Registry, Resolved};
+use helios_registry::{FromSource, Registry, Resolved};
 use helios_storage::{Checkpoint, Gguf, NameScheme, SafetensorsHeader, TensorNames, TensorPlan};
 use helios_text::gguf_tokenizer_json;
 use helios_types::{Classify, ErrorCode, TensorType};
@@ -92,6 +92,29 @@ pub(crate) fn write_model(dir: &Path, tied: bool, matrix: TensorType, vector: Te
 async fn convert(registry: &Arc<Registry>, from: &str, to: WeightFormat, name: &str) -> Resolved {
     let name = name.parse().expect("a name");
     registry.pull(&format!("convert:{from}#{to}"), Some(name), &mut |_| {}).await.expect("converted")
+}
+
+#[tokio::test]
+async fn versions_that_are_made_from_each_other_are_an_error_and_not_an_endless_wait() {
+    let place = Place::new();
+    let registry = place.open().await;
+    write_model(&place.path("model"), true, TensorType::BF16, TensorType::BF16);
+    let named = Some("a".parse().expect("a name"));
+    registry.import(&place.path("model"), named, &mut |_| {}).await.expect("imported");
+    let gguf = convert(&registry, "a", WeightFormat::Gguf, "b").await;
+    let back = convert(&registry, "b", WeightFormat::Safetensors, "a").await;
+    let weights = [&gguf, &back].map(|model| model.manifest.required(Role::Weights).expect("weights"));
+    for file in weights {
+        fs::remove_file(place.store().join("blobs/sha256").join(file.blob.digest.hex())).expect("lost");
+    }
+    let (one, other) = tokio::join!(registry.blob(weights[0]), registry.blob(weights[1]));
+    for error in [one.expect_err("a circle"), other.expect_err("a circle")] {
+        let text = error.to_string();
+        assert!(text.contains("convert:") && text.contains("made from it in turn"), "{text}");
+        assert!(text.contains("hint: pull or import one of the two again"), "{text}");
+    }
+    let report = registry.scrub(&FromSource).await.expect("the scrubber goes on");
+    assert_eq!((report.damaged, report.repaired), (2, 0));
 }
 
 async fn bytes_of(registry: &Arc<Registry>, model: &Resolved, role: Role) -> Vec<u8> {
