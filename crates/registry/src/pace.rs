@@ -67,6 +67,11 @@ pub(crate) fn current() -> Option<Arc<Scope>> {
     SCOPE.try_with(Arc::clone).ok()
 }
 
+/// Whether this task keeps to a rate: it is in a scope, and nobody outside waits.
+pub(crate) fn is_bound() -> bool {
+    current().is_some_and(|scope| *scope.waiting.borrow() == 0)
+}
+
 /// Waits, within a scope, until `bytes` that came have had their time, or somebody outside waits for more.
 pub(crate) async fn keep(bytes: u64) {
     let Some(scope) = current() else { return };

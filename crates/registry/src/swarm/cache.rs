@@ -146,7 +146,7 @@ impl SharedCache {
         let shared = SwarmFile::new(&self.swarm, &registry, blob, tree, limits.stall_timeout);
         match self.transfer(info, &shared, Some(&shared)).await {
             Err(error @ RegistryError::Storage(StorageError::DigestMismatch { .. }))
-                if shared.has_trusted() =>
+                if shared.blame(&error) =>
             {
                 tracing::warn!(%error, digest = %info.digest, "the fleet gave something else; the registry is asked alone");
                 self.transfer(info, &registry, None).await
@@ -163,7 +163,9 @@ impl SharedCache {
     ) -> Result<(), RegistryError> {
         let report = |done, _| shared.iter().for_each(|shared| shared.wrote(done));
         let stored = fetch_blob(&info, origin, &self.blobs, &report).await?;
-        shared.iter().for_each(|shared| shared.finish(stored));
+        if let Some(shared) = shared {
+            shared.finish(stored).await;
+        }
         Ok(())
     }
 

@@ -6,9 +6,10 @@
 //! peers which a rendezvous hash of the digest names, so that all nodes agree without talking. It keeps everything in
 //! memory, bounded, and loses nothing but efficiency when it forgets.
 //!
-//! Nothing here is trusted: pieces from a peer are checked against the blob's tree as they arrive where its root is
-//! known, and the whole against its digest always. A peer that lies or fails is left alone for a while, and a tracker
-//! that is silent is done without.
+//! Nothing here is trusted: pieces from a peer are checked against the blob's tree as they arrive, and the whole against
+//! its digest always. A peer that lies or fails is left alone for a while, and a tracker that is silent is done without.
+//! Without a tree, as on a first pull from a hub, no piece is handed on before the whole has the right digest: one node
+//! fetches the blob from the origin, and the others wait and take it from there.
 
 mod cache;
 mod cache_room;

@@ -48,9 +48,8 @@ impl Swarm {
         &self.tracker
     }
 
-    /// Begins to share a blob that is being fetched.
-    pub(crate) fn begin(&self, digest: Digest, size: u64) -> Arc<Share> {
-        let share = Arc::new(Share::new(size));
+    /// Shares a blob that is being fetched, or just was.
+    pub(crate) fn begin(&self, digest: Digest, share: Arc<Share>) {
         let mut shares = lock(&self.shares);
         if shares.len() >= SHARES_MAX
             && let Some(oldest) =
@@ -58,8 +57,7 @@ impl Swarm {
         {
             shares.remove(&oldest);
         }
-        shares.insert(digest, (Clock.now(), Arc::clone(&share)));
-        share
+        shares.insert(digest, (Clock.now(), share));
     }
 
     /// The blob's download, if it is being fetched or was lately.

@@ -1,40 +1,46 @@
 //! A file whose pieces come from wherever the tracker says.
 
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use helios_runtime::Clock;
+use helios_runtime::{Clock, Instant};
 use helios_storage::{BlobInfo, Tree};
 use helios_types::Digest;
 use http::HeaderValue;
 
 use super::wire::{Ask, Place};
 use super::{Share, Swarm};
-use crate::RegistryError;
-use crate::transfer::{Answer, Origin, PIECE_BYTES, SourceKind};
+use crate::transfer::{Answer, Drip, Origin, PIECE_BYTES, SourceKind};
+use crate::{RegistryError, pace};
 
 /// Pause before the tracker is asked again for a piece that others are about to fetch.
 const LATER: Duration = Duration::from_millis(20);
 /// How often that happens before the origin is asked after all.
 const LATER_MAX: u32 = 500;
+/// Pause before the tracker is asked again who has the whole blob.
+const LATER_WHOLE: Duration = Duration::from_millis(250);
+/// How long another node may take to fetch the whole before the origin is asked after all.
+const WHOLE_WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// One blob, shared with the fleet while it is fetched.
+/// One blob, shared with the fleet: with a tree, while it is fetched; without, where nobody could tell a right piece from a
+/// wrong one before all are there, when it is whole.
 pub(crate) struct SwarmFile<'a> {
     swarm: &'a Swarm,
     /// Where it comes from if nobody else has it.
     origin: &'a dyn Origin,
     digest: Digest,
     /// What pieces are checked against.
-    tree: Option<Tree>,
+    tree: Option<Arc<Tree>>,
     share: Arc<Share>,
     stall_timeout: Duration,
-    /// Whether bytes came from a peer that could not be checked on arrival.
-    trusted: AtomicBool,
+    began_at: Instant,
+    /// The peers whose pieces could not be checked on arrival.
+    trusted: Mutex<HashSet<String>>,
 }
 
 impl<'a> SwarmFile<'a> {
@@ -45,8 +51,13 @@ impl<'a> SwarmFile<'a> {
         tree: Option<Tree>,
         stall_timeout: Duration,
     ) -> Self {
-        let share = swarm.begin(digest, size);
-        Self { swarm, origin, digest, tree, share, stall_timeout, trusted: AtomicBool::new(false) }
+        let tree = tree.map(Arc::new);
+        let share = Arc::new(Share::new(size, tree.clone()));
+        if tree.is_some() {
+            swarm.begin(digest, Arc::clone(&share));
+        }
+        let (began_at, trusted) = (Clock.now(), Mutex::default());
+        Self { swarm, origin, digest, tree, share, stall_timeout, began_at, trusted }
     }
 
     /// So many bytes are in the file: they can be served to others.
@@ -55,16 +66,27 @@ impl<'a> SwarmFile<'a> {
     }
 
     /// The blob is in the store: it stays served from there.
-    pub(crate) fn finish(&self, info: BlobInfo) {
+    pub(crate) async fn finish(&self, info: BlobInfo) {
         self.share.finish(info);
+        if self.tree.is_none() {
+            self.swarm.begin(self.digest, Arc::clone(&self.share));
+            let whole = Ask { size: self.share.size(), whole: true, ..Ask::default() };
+            self.swarm.ask(self.digest, whole).await;
+        }
     }
 
-    /// Whether the whole being wrong may be a peer's doing.
-    pub(crate) fn has_trusted(&self) -> bool {
-        self.trusted.load(Ordering::Relaxed)
+    /// Leaves the peers alone for a while that may be to blame for a whole that is wrong; false if there are none.
+    pub(crate) fn blame(&self, error: &RegistryError) -> bool {
+        let trusted = std::mem::take(&mut *self.trusted());
+        trusted.iter().for_each(|address| self.swarm.leave_alone(address, error));
+        !trusted.is_empty()
     }
 
-    /// A whole piece, checked and shared; `Err(answer)` inside if the origin only sends whole files.
+    fn trusted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A whole piece, checked and shared where there is a tree; `Err(answer)` inside if the origin only sends whole files.
     async fn piece(&self, index: u64) -> Result<Result<Bytes, Answer>, RegistryError> {
         let start = index * PIECE_BYTES;
         let range = start..(start + PIECE_BYTES).min(self.share.size());
@@ -80,9 +102,11 @@ impl<'a> SwarmFile<'a> {
                 bytes
             }
         };
-        self.share.publish(index, bytes.clone());
-        let got = Ask { size: self.share.size(), got: vec![index], ..Ask::default() };
-        self.swarm.ask(self.digest, got).await;
+        if self.tree.is_some() {
+            self.share.publish(index, bytes.clone());
+            let got = Ask { size: self.share.size(), got: vec![index], ..Ask::default() };
+            self.swarm.ask(self.digest, got).await;
+        }
         Ok(Ok(bytes))
     }
 
@@ -90,18 +114,28 @@ impl<'a> SwarmFile<'a> {
     async fn ask_peers(&self, index: u64, range: &Range<u64>) -> Option<Bytes> {
         let mut waits = 0;
         loop {
-            let ask = Ask { size: self.share.size(), piece: Some(index), ..Ask::default() };
+            let unchecked = self.tree.is_none();
+            let (size, piece, ahead) = (self.share.size(), Some(index), pace::is_bound());
+            let ask = Ask { size, piece, unchecked, ahead, ..Ask::default() };
             match self.swarm.ask(self.digest, ask).await? {
                 Place::Peer(address) => match self.take_from(&address, index, range).await {
                     Ok(bytes) => return Some(bytes),
                     Err(error) => self.swarm.leave_alone(&address, &error),
                 },
-                Place::Later if waits < LATER_MAX => {
+                Place::Later => {
+                    Clock.sleep(self.pause(waits)?).await;
                     waits += 1;
-                    Clock.sleep(LATER).await;
                 }
-                Place::Origin | Place::Noted | Place::Later => return None,
+                Place::Origin | Place::Noted => return None,
             }
+        }
+    }
+
+    /// How long to wait for others now; `None` once it was long enough.
+    fn pause(&self, waits: u32) -> Option<Duration> {
+        match self.tree {
+            Some(_) => (waits < LATER_MAX).then_some(LATER),
+            None => (self.began_at.elapsed() < WHOLE_WAIT_MAX).then_some(LATER_WHOLE),
         }
     }
 
@@ -116,7 +150,7 @@ impl<'a> SwarmFile<'a> {
         let bytes = self.collect(answer, range, &peer).await?;
         self.check(range, &bytes, address)?;
         if self.tree.is_none() {
-            self.trusted.store(true, Ordering::Relaxed);
+            self.trusted().insert(address.to_owned());
         }
         Ok(bytes)
     }
@@ -130,11 +164,13 @@ impl<'a> SwarmFile<'a> {
     ) -> Result<Bytes, RegistryError> {
         let wanted = (range.end - range.start) as usize;
         let mut bytes = BytesMut::with_capacity(wanted);
+        let mut drip = Drip::new(self.stall_timeout);
         let unreachable = |problem: String| RegistryError::OriginUnreachable { url: from.shown(), problem };
         loop {
             let chunk = Clock.timeout(self.stall_timeout, answer.body.next()).await;
             let Some(chunk) = chunk.map_err(|_elapsed| unreachable("it stalled".to_owned()))? else { break };
             let chunk = chunk?;
+            drip.pass(chunk.len()).map_err(unreachable)?;
             if bytes.len() + chunk.len() > wanted {
                 let problem = format!("more than the {wanted} bytes asked for");
                 return Err(RegistryError::OriginLied { url: from.shown(), problem });

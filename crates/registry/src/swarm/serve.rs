@@ -23,6 +23,7 @@ pub(super) const ANNOUNCE_EVERY: Duration = Duration::from_secs(20);
 impl Registry {
     /// One piece of a blob. Waits for it if it is on its way here.
     pub(crate) async fn piece(&self, digest: &Digest, index: u64) -> Result<Bytes, RegistryError> {
+        self.read_elsewhere(digest).await;
         let info = match self.swarm().share(digest) {
             Some(share) => {
                 let folders = self.blobs().directories();
@@ -39,6 +40,7 @@ impl Registry {
 
     /// The tree of a blob here.
     pub(crate) async fn tree(&self, digest: &Digest) -> Result<Arc<Tree>, RegistryError> {
+        self.read_elsewhere(digest).await;
         let info = self.blob_info(digest).await?;
         let intake = self.intake();
         blocking(move || Ok(intake.blobs().tree(&info)?)).await
@@ -79,9 +81,10 @@ pub(super) enum UnderWay {
     Stored(Option<BlobInfo>),
 }
 
-/// Waits for a piece of a download, which is in one of the `folders` of the store until it has its final name.
+/// Waits for a piece of a download, which is in one of the `folders` of the store until it has its final name. What an
+/// earlier download left there may be wrong: it is checked as it is read.
 pub(super) async fn piece_under_way(
-    share: &Share,
+    share: &Arc<Share>,
     (digest, index): (Digest, u64),
     files: &DurableFiles,
     folders: Vec<PathBuf>,
@@ -91,12 +94,14 @@ pub(super) async fn piece_under_way(
         Some(Found::Bytes(bytes)) => UnderWay::Bytes(bytes),
         // The file gets its final name at some moment; what is not under the one is under the other.
         Some(Found::Written) => {
-            let files = files.clone();
+            let (files, checked) = (files.clone(), Arc::clone(share));
             let mut partials =
                 folders.into_iter().map(move |folder| folder.join("partial").join(digest.hex()));
-            let read =
-                move || Ok(partials.find_map(|partial| files.read_range(&partial, range.clone()).ok()));
-            match blocking(read).await? {
+            let read = move |partial: PathBuf| {
+                let bytes = files.read_range(&partial, range.clone()).ok()?;
+                checked.vouches(range.start, &bytes).then_some(bytes)
+            };
+            match blocking(move || Ok(partials.find_map(read))).await? {
                 Some(bytes) => UnderWay::Bytes(bytes.into()),
                 None => UnderWay::Stored(share.stored().await),
             }

@@ -1,12 +1,12 @@
 //! A blob on its way here, as others see it: what is in the file already, and the pieces that wait to be written.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use helios_runtime::Clock;
-use helios_storage::BlobInfo;
+use helios_storage::{BlobInfo, Tree};
 use tokio::sync::Notify;
 
 use crate::transfer::PIECE_BYTES;
@@ -18,6 +18,8 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Share {
     size: u64,
+    /// What vouches for pieces; without it, there are none before the blob is whole.
+    tree: Option<Arc<Tree>>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -48,13 +50,18 @@ pub(crate) enum Found {
 }
 
 impl Share {
-    pub(crate) fn new(size: u64) -> Self {
-        Self { size, state: Mutex::default(), changed: Notify::new() }
+    pub(crate) fn new(size: u64, tree: Option<Arc<Tree>>) -> Self {
+        Self { size, tree, state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Bytes of the blob.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether these are the blob's bytes from `start` on, as far as is known already. O(bytes).
+    pub(crate) fn vouches(&self, start: u64, bytes: &[u8]) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.verify(start, bytes).is_ok())
     }
 
     /// A piece has come and was checked.

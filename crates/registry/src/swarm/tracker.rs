@@ -47,7 +47,17 @@ struct State {
 struct Swarm {
     touched: Instant,
     pieces: Vec<Piece>,
+    /// Who fetches the whole blob from the origin, for those who cannot check pieces.
+    fetcher: Option<Fetcher>,
     nodes: HashMap<String, Node>,
+}
+
+#[derive(Debug)]
+struct Fetcher {
+    node: String,
+    until: Instant,
+    /// Whether it fetches ahead of anybody's need.
+    is_ahead: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,6 +71,14 @@ struct Node {
     seen: Instant,
     /// How often others were sent to it.
     handed_out: u64,
+    /// Whether it said that it has the whole blob.
+    has_whole: bool,
+}
+
+impl Node {
+    fn new(seen: Instant) -> Self {
+        Self { seen, handed_out: 0, has_whole: false }
+    }
 }
 
 impl Tracker {
@@ -74,16 +92,16 @@ impl Tracker {
         let mut state = self.lock();
         let state = &mut *state;
         state.holdings.retain(|_, (until, _)| *until > now);
-        let whole: Vec<String> = state
-            .holdings
-            .iter()
-            .filter(|(_, (_, blobs))| blobs.contains(&digest))
-            .map(|(node, _)| node.clone())
-            .collect();
+        let holdings = state.holdings.iter().filter(|(_, (_, blobs))| blobs.contains(&digest));
+        let mut whole: Vec<String> = holdings.map(|(node, _)| node.clone()).collect();
         let swarm = state.swarm(digest, count, now);
         swarm.note(ask, now)?;
-        let Some(index) = ask.piece else { return Ok(Place::Noted) };
-        Ok(swarm.place(index as usize, ask, &whole, now))
+        whole.extend(swarm.nodes.iter().filter(|(_, node)| node.has_whole).map(|(node, _)| node.clone()));
+        Ok(match ask.piece {
+            None => Place::Noted,
+            Some(_) if ask.unchecked => swarm.place_unchecked(ask, &whole, now),
+            Some(index) => swarm.place(index as usize, ask, &whole, now),
+        })
     }
 
     /// Notes the blobs that a node has whole.
@@ -118,7 +136,8 @@ impl State {
         {
             self.swarms.remove(&oldest);
         }
-        let new = || Swarm { touched: now, pieces: vec![Piece::default(); count], nodes: HashMap::new() };
+        let pieces = || vec![Piece::default(); count];
+        let new = || Swarm { touched: now, pieces: pieces(), fetcher: None, nodes: HashMap::new() };
         let swarm = self.swarms.entry(digest).or_insert_with(new);
         if swarm.pieces.len() != count {
             *swarm = new();
@@ -140,8 +159,9 @@ impl Swarm {
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(address) {
             return Err(too_many());
         }
-        let node = self.nodes.entry(address.clone()).or_insert(Node { seen: now, handed_out: 0 });
+        let node = self.nodes.entry(address.clone()).or_insert(Node::new(now));
         node.seen = now;
+        node.has_whole = ask.whole || node.has_whole && ask.piece.is_none();
         for index in &ask.got {
             let piece = &mut self.pieces[*index as usize];
             piece.claim.take_if(|(node, _)| node == address);
@@ -157,8 +177,7 @@ impl Swarm {
         let piece = &self.pieces[index];
         let lives = |node: &&String| self.nodes.contains_key(*node);
         let holders = piece.holders.iter().filter(lives).chain(whole).filter(fits);
-        let load = |node: &&String| self.nodes.get(*node).map_or(0, |node| node.handed_out);
-        if let Some(node) = holders.min_by_key(load).cloned() {
+        if let Some(node) = holders.min_by_key(|node| self.load(node)).cloned() {
             return self.send_to(node, now);
         }
         match piece.claim.as_ref().map(|(node, _)| node).filter(fits).cloned() {
@@ -167,9 +186,32 @@ impl Swarm {
         }
     }
 
+    /// For who cannot check pieces: a node with the whole blob. While there is none, one node fetches it from the origin, and
+    /// the others wait for as long as that is heard of; they do not wait for one that fetches ahead, unless they do so, too.
+    fn place_unchecked(&mut self, ask: &Ask, whole: &[String], now: Instant) -> Place {
+        let fits = |node: &&String| ask.node.as_ref() != Some(*node) && !ask.avoid.contains(*node);
+        if let Some(node) = whole.iter().filter(fits).min_by_key(|node| self.load(node)).cloned() {
+            return self.send_to(node, now);
+        }
+        let is_waited_for = |fetcher: &Fetcher| {
+            fetcher.until > now && fits(&&fetcher.node) && (ask.ahead || !fetcher.is_ahead)
+        };
+        if self.fetcher.as_ref().is_some_and(is_waited_for) {
+            return Place::Later;
+        }
+        let fetcher = |node| Fetcher { node, until: now + CLAIM_TTL, is_ahead: ask.ahead };
+        self.fetcher = ask.node.clone().map(fetcher);
+        Place::Origin
+    }
+
+    /// How often others were sent to a node.
+    fn load(&self, node: &str) -> u64 {
+        self.nodes.get(node).map_or(0, |node| node.handed_out)
+    }
+
     fn send_to(&mut self, address: String, now: Instant) -> Place {
         // One who only holds whole blobs enters here, so that its load counts.
-        let node = self.nodes.entry(address.clone()).or_insert(Node { seen: now, handed_out: 0 });
+        let node = self.nodes.entry(address.clone()).or_insert(Node::new(now));
         node.handed_out += 1;
         Place::Peer(address)
     }
@@ -231,7 +273,11 @@ mod tests {
 
     fn ask(node: &str, piece: u64, got: &[u64]) -> Ask {
         let node = Some(format!("http://{node}"));
-        Ask { node, size: 64 * PIECE_BYTES, got: got.to_vec(), piece: Some(piece), avoid: Vec::new() }
+        Ask { node, size: 64 * PIECE_BYTES, got: got.to_vec(), piece: Some(piece), ..Ask::default() }
+    }
+
+    fn unchecked(node: &str) -> Ask {
+        Ask { unchecked: true, ..ask(node, 0, &[]) }
     }
 
     fn peer(node: &str) -> Place {
@@ -267,6 +313,31 @@ mod tests {
         let tracker = Tracker::default();
         tracker.hold(Holdings { node: "http://h".to_owned(), blobs: vec![BLOB] }).expect("noted");
         assert_eq!(tracker.ask(BLOB, &ask("a", 5, &[])).expect("a place"), peer("h"));
+    }
+
+    #[test]
+    fn without_a_tree_one_fetches_and_the_others_wait_until_it_has_the_whole() {
+        let tracker = Tracker::default();
+        let place = |ask: &Ask| tracker.ask(BLOB, ask).expect("a place");
+        assert_eq!(place(&unchecked("a")), Place::Origin);
+        assert_eq!(place(&Ask { got: vec![0], ..unchecked("a") }), Place::Origin);
+        assert_eq!(place(&unchecked("b")), Place::Later);
+        let avoiding = Ask { avoid: vec!["http://a".to_owned()], ..unchecked("c") };
+        assert_eq!(place(&avoiding), Place::Origin, "one that was found wanting is not waited for");
+        assert_eq!(place(&Ask { piece: None, whole: true, ..unchecked("c") }), Place::Noted);
+        assert_eq!(place(&unchecked("b")), peer("c"));
+        assert_eq!(place(&ask("d", 5, &[])), peer("c"), "who can check pieces goes there, too");
+    }
+
+    #[test]
+    fn nobody_in_need_waits_for_who_fetches_ahead() {
+        let tracker = Tracker::default();
+        let place = |ask: &Ask| tracker.ask(BLOB, ask).expect("a place");
+        let ahead = |node| Ask { ahead: true, ..unchecked(node) };
+        assert_eq!(place(&ahead("a")), Place::Origin);
+        assert_eq!(place(&ahead("b")), Place::Later);
+        assert_eq!(place(&unchecked("b")), Place::Origin);
+        assert_eq!(place(&ahead("a")), Place::Later, "it waits for the one in need");
     }
 
     #[test]

@@ -20,6 +20,15 @@ pub(crate) struct Ask {
     /// Nodes that it does not want to be sent to.
     #[serde(default)]
     pub(crate) avoid: Vec<String>,
+    /// Whether it cannot check pieces: it wants them from who has the whole blob.
+    #[serde(default)]
+    pub(crate) unchecked: bool,
+    /// Whether it has the whole blob.
+    #[serde(default)]
+    pub(crate) whole: bool,
+    /// Whether it fetches ahead of anybody's need.
+    #[serde(default)]
+    pub(crate) ahead: bool,
 }
 
 /// Answer: where to get the piece.
@@ -30,7 +39,7 @@ pub(crate) enum Place {
     Origin,
     /// From this node.
     Peer(String),
-    /// It will be told in a moment: others are about to fetch it.
+    /// It will be told when it asks again: others are about to fetch it.
     Later,
     /// Nothing was asked for.
     Noted,

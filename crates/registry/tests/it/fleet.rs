@@ -13,6 +13,7 @@ use helios_model::Role;
 use helios_registry::{FetchConfig, FleetConfig, FromSource, PullEvent, Registry, RegistryClient, http};
 use helios_types::{Classify, ErrorCode, ModelRef};
 use tokio::net::TcpListener;
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
 use crate::downloads::{hub_config, hub_listing};
@@ -148,6 +149,57 @@ async fn eight_peers_without_a_parent_take_each_byte_from_the_hub_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_without_a_root_is_given_on_when_it_is_whole_and_not_before() {
+    let file = models::large_gguf(9 << 20);
+    // The first piece comes; the others only when more of them are asked for than there are.
+    let hub = Origin::start(file.clone(), Manner::Together(Arc::new(Barrier::new(100)))).await;
+    hub.list(hub_listing("large.gguf", &file, Some(models::sha256(&file))));
+    let (_nobody, peer) = listen().await;
+    let fleet = FleetConfig { peers: vec![peer], ..FleetConfig::default() };
+    let node = Node::start(fleet, hub_config(&hub)).await;
+    let first = format!("{}/registry/v1/pieces/sha256:{}/0", node.address, models::sha256(&file));
+    let ask = async || reqwest::get(&first).await.expect("an answer");
+    let mut pull = node.registry.start_pull("hf:org/large", None).await.expect("begun");
+    loop {
+        match pull.next().await.expect("an event") {
+            PullEvent::Progress(progress) if progress.done > 0 => break,
+            PullEvent::Progress(_) => {}
+            PullEvent::Done(_) => panic!("it was to hang"),
+        }
+    }
+    assert_eq!(ask().await.status(), 404, "its digest is not known to be right");
+    drop(pull);
+    hub.behave(Manner::Honest);
+    node.pull("hf:org/large").await;
+    let piece = ask().await.bytes().await.expect("a piece");
+    assert!(*piece == file[..2 << 20]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_download_left_wrong_is_given_to_nobody() {
+    let file = models::large_gguf(9 << 20);
+    let parent = Node::parent(&file).await;
+    let child = parent.child().await;
+    let digest = models::sha256(&file);
+    // As a power loss leaves it: long enough, and full of holes.
+    child._place.write(&format!("store/partial/{digest}"), &vec![0; 8 << 20]);
+    let client = reqwest::Client::new();
+    let first = format!("{}/registry/v1/pieces/sha256:{digest}/0", child.address);
+    let given = async {
+        loop {
+            let answer = client.get(&first).send().await.expect("an answer");
+            if answer.status().is_success() {
+                return answer.bytes().await.expect("a piece");
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (given, ()) = tokio::join!(given, child.pull("org/large:v1"));
+    assert!(*given == file[..2 << 20], "a wrong piece");
+    child.assert_has("org/large:v1", &file).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_midway_stops_nobody() {
     let file = models::large_gguf(64 << 20);
     let parent = Node::parent(&file).await;
@@ -254,6 +306,27 @@ async fn what_is_not_here_comes_from_the_parent_and_stays_when_it_is_gone() {
 }
 
 #[tokio::test]
+async fn the_scrubber_fetches_nothing_that_nobody_has_read() {
+    let parent = Node::parent(&models::gguf(1.0)).await;
+    let by_digest = parent._place.write("other.gguf", &models::gguf(2.0));
+    let by_digest = parent.registry.import(&by_digest, None, &mut |_| {}).await.expect("imported").digest;
+    let place = Place::new();
+    let fleet = FleetConfig { parent: Some(parent.address.clone()), ..FleetConfig::default() };
+    let child = place.open_in(fleet.clone(), FetchConfig::default()).await;
+    let resolved = child.resolve(&name("org/large:v1")).await.expect("known");
+    child.manifest(&by_digest).await.expect("known");
+    let tokenizer = resolved.manifest.required(Role::Tokenizer).expect("a tokenizer");
+    child.blob(tokenizer).await.expect("read");
+    let before = parent.egress();
+    drop((resolved, child));
+    let child = place.open_in(fleet, FetchConfig::default()).await;
+    let report = child.scrub(&FromSource).await.expect("a pass");
+    assert_eq!((report.blobs, report.damaged), (1, 0), "{report:?}");
+    assert!(report.absent > 3, "{report:?}");
+    assert_eq!(parent.egress(), before);
+}
+
+#[tokio::test]
 async fn a_child_has_its_parent_pull_what_neither_has() {
     let file = models::gguf(1.0);
     let origin = Origin::start(file.clone(), Manner::Honest).await;
@@ -305,27 +378,6 @@ async fn the_routes_of_the_fleet_refuse_nonsense() {
         (format!("pieces/{known}/0"), 200),
     ] {
         let answer =
-#[tokio::test]
-async fn the_scrubber_fetches_nothing_that_nobody_has_read() {
-    let parent = Node::parent(&models::gguf(1.0)).await;
-    let by_digest = parent._place.write("other.gguf", &models::gguf(2.0));
-    let by_digest = parent.registry.import(&by_digest, None, &mut |_| {}).await.expect("imported").digest;
-    let place = Place::new();
-    let fleet = FleetConfig { parent: Some(parent.address.clone()), ..FleetConfig::default() };
-    let child = place.open_in(fleet.clone(), FetchConfig::default()).await;
-    let resolved = child.resolve(&name("org/large:v1")).await.expect("known");
-    child.manifest(&by_digest).await.expect("known");
-    let tokenizer = resolved.manifest.required(Role::Tokenizer).expect("a tokenizer");
-    child.blob(tokenizer).await.expect("read");
-    let before = parent.egress();
-    drop((resolved, child));
-    let child = place.open_in(fleet, FetchConfig::default()).await;
-    let report = child.scrub(&FromSource).await.expect("a pass");
-    assert_eq!((report.blobs, report.damaged), (1, 0), "{report:?}");
-    assert!(report.absent > 3, "{report:?}");
-    assert_eq!(parent.egress(), before);
-}
-
             client.get(format!("{}/registry/v1/{path}", node.address)).send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), status, "{path}");
     }
