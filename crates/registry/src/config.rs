@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use helios_metadata::{Metadata, MetadataError, SqlMetadata};
-use helios_runtime::Clock;
+use helios_runtime::{Clock, Instant};
 use helios_storage::DedupLimits;
 use helios_storage::tiers::TierDirectory;
 
@@ -24,7 +24,7 @@ pub struct RegistryConfig {
     /// Whom it asks and shares with.
     pub fleet: FleetConfig,
     /// How long a manifest that was handed out over HTTP is safe from [`gc`](crate::Registry::gc): long enough for the
-    /// receiver to fetch its files or to renew a lease on it.
+    /// receiver to begin with the next of its files, or to renew a lease on it.
     pub gc_grace: Duration,
     /// How long after a start the list of members counts as being rebuilt: the longest lease of a worker.
     pub members_rebuild: Duration,
@@ -40,7 +40,7 @@ pub struct RegistryConfig {
     pub tiers: Vec<TierDirectory>,
     /// How much is fetched before it is asked for.
     pub prefetch: PrefetchConfig,
-    /// The time that the demand for models goes by.
+    /// The time that the demand for models and `gc_grace` go by.
     pub wall_clock: WallClock,
 }
 
@@ -60,6 +60,17 @@ impl WallClock {
         match self {
             Self::System => Clock.unix_ms(),
             Self::Simulated(now_ms) => now_ms.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Monotonic time, as far as whoever sets it goes only forward.
+    pub(crate) fn now(&self) -> Instant {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        match self {
+            Self::System => Clock.now(),
+            Self::Simulated(now_ms) => {
+                *BEGAN.get_or_init(|| Clock.now()) + Duration::from_millis(now_ms.load(Ordering::SeqCst))
+            }
         }
     }
 }

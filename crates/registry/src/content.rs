@@ -1,25 +1,53 @@
 //! The bytes of one file of the store for whoever sends them on: how many there are, and any range of them as a stream.
 //!
-//! No byte is handed out that was not verified.
+//! No byte is handed out that was not verified. While a file is read, the versions that have it stay: whoever fetches a
+//! model file by file for longer than what was handed out is safe finds the next one, too.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
+use helios_runtime::{Clock, Instant};
 use helios_storage::{BlobInfo, FileBytes, Tiers};
+use helios_types::Digest;
 
 use crate::blocking::blocking;
 use crate::{Registry, RegistryError};
 
 /// Bytes of one piece of a stream.
 const PIECE_BYTES: u64 = 256 << 10;
+/// How often a stream says that it is read.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// One file of the store, not read yet.
 #[derive(Clone, Debug)]
 pub struct Content {
     info: BlobInfo,
     blobs: Arc<Tiers>,
+    /// A stream that nobody ends must not keep a store open.
+    registry: Weak<Registry>,
+}
+
+/// Somebody who reads a file.
+struct Reader {
+    blob: Digest,
+    registry: Weak<Registry>,
+    noted_at: Instant,
+}
+
+impl Reader {
+    /// Says now and then that the file is read still.
+    async fn note(&mut self) {
+        if self.noted_at.elapsed() < NOTE_EVERY {
+            return;
+        }
+        self.noted_at = Clock.now();
+        if let Some(registry) = self.registry.upgrade() {
+            registry.read_elsewhere(&self.blob).await;
+        }
+    }
 }
 
 impl Content {
@@ -39,8 +67,12 @@ impl Content {
     ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError> {
         let (blobs, info) = (Arc::clone(&self.blobs), self.info);
         let file = blocking(move || Ok(blobs.open_file(&info)?)).await?;
-        let pieces = pieces(range).flat_map(move |piece| ranges(&file, piece));
-        Ok(stream::iter(pieces.map(Ok)))
+        let reader = Reader { blob: info.digest, registry: self.registry.clone(), noted_at: Clock.now() };
+        let bytes = pieces(range).flat_map(move |piece| ranges(&file, piece));
+        Ok(stream::unfold((bytes, reader), |(mut bytes, mut reader)| async move {
+            reader.note().await;
+            Some((Ok(bytes.next()?), (bytes, reader)))
+        }))
     }
 }
 
@@ -57,12 +89,13 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Registry {
-    /// The file of that description, fetched again if it is not here.
+    /// The file of that description for somebody elsewhere, fetched again if it is not here.
     ///
     /// # Errors
     /// [`RegistryError::Storage`] if it is not here and not to be had; what the place says that should have it.
     pub async fn content(self: &Arc<Self>, info: BlobInfo) -> Result<Content, RegistryError> {
+        self.read_elsewhere(&info.digest).await;
         self.ensure_blob(&info).await?;
-        Ok(Content { info, blobs: Arc::clone(self.blobs()) })
+        Ok(Content { info, blobs: Arc::clone(self.blobs()), registry: Arc::downgrade(self) })
     }
 }

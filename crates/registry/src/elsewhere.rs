@@ -11,7 +11,6 @@ use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, Weak};
 
 use helios_model::{Manifest, Role};
-use helios_runtime::Clock;
 use helios_storage::tiers::Keeper;
 use helios_types::Digest;
 use tokio::runtime::Handle;
@@ -26,6 +25,7 @@ pub(crate) const PUSHED: &str = "pushed";
 /// What could be fetched again.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
+    /// The weights.
     weights: RwLock<HashSet<Digest>>,
     /// The other files of versions that came from upstream: each comes when it is read for the first time, and then stays.
     unread: RwLock<HashSet<Digest>>,
@@ -123,7 +123,7 @@ impl Registry {
     /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
     async fn held_blobs(&self) -> HashSet<Digest> {
         self.look_elsewhere_once().await;
-        let grace_since = Clock.now().checked_sub(self.config().gc_grace);
+        let grace_since = self.grace_since();
         let (held, others) = self.loaded().held(self.members().leased_manifests(), grace_since);
         let mut blobs: HashSet<Digest> = held.iter().flat_map(|manifest| manifest.blobs()).copied().collect();
         for digest in others {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use helios_metadata::{Change, DIGESTS_MAX};
-use helios_runtime::Clock;
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +59,7 @@ impl Registry {
     /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
     fn collect_manifests(&self) -> Result<usize, RegistryError> {
         let leased = self.members().leased_manifests();
-        let grace_since = Clock.now().checked_sub(self.config().gc_grace);
+        let grace_since = self.grace_since();
         let doomed = self.loaded().doom(wait(self.metadata().untagged())?, &leased, grace_since);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();

@@ -35,11 +35,27 @@ struct State {
     /// Every manifest that somebody may hold, the recent ones included.
     alive: HashMap<Digest, Weak<Manifest>>,
     until_sweep: usize,
-    /// When a manifest was last told to somebody elsewhere, who holds no reference that could be counted.
-    handed_out: HashMap<Digest, Instant>,
+    /// The manifests that were told to somebody elsewhere, who holds no reference that could be counted.
+    handed_out: HashMap<Digest, HandedOut>,
+    /// How many of them there may be before those whose grace is over are forgotten.
+    handed_out_max: usize,
     doomed: HashSet<Digest>,
     /// Collections so far.
     collections: u64,
+}
+
+/// A manifest that somebody elsewhere knows.
+#[derive(Debug)]
+struct HandedOut {
+    /// When it was last told, or one of its blobs last read.
+    at: Instant,
+    blobs: Box<[Digest]>,
+}
+
+impl HandedOut {
+    fn is_fresh(&self, grace_since: Option<Instant>) -> bool {
+        grace_since.is_none_or(|since| self.at > since)
+    }
 }
 
 impl LoadedManifests {
@@ -69,9 +85,34 @@ impl LoadedManifests {
         Some(manifest)
     }
 
-    /// Notes that somebody elsewhere knows this manifest now.
-    pub(crate) fn hand_out(&self, digest: Digest, now: Instant) {
-        self.state().handed_out.insert(digest, now);
+    /// Notes that somebody elsewhere knows this manifest now; those that were last told before `grace_since` may be
+    /// forgotten.
+    pub(crate) fn hand_out(
+        &self,
+        digest: Digest,
+        manifest: &Manifest,
+        now: Instant,
+        grace_since: Option<Instant>,
+    ) {
+        let mut state = self.state();
+        if state.handed_out.len() >= state.handed_out_max.max(SWEEP_EVERY) {
+            state.handed_out.retain(|_, known| known.is_fresh(grace_since));
+            state.handed_out_max = 2 * state.handed_out.len();
+        }
+        let blobs = manifest.blobs().copied().collect();
+        state.handed_out.insert(digest, HandedOut { at: now, blobs });
+    }
+
+    /// Notes that somebody elsewhere reads a blob: what was handed out and has it counts as handed out now. False if there
+    /// is no such manifest. O(manifests handed out).
+    pub(crate) fn read_elsewhere(&self, blob: &Digest, now: Instant) -> bool {
+        let mut state = self.state();
+        let mut is_known = false;
+        for known in state.handed_out.values_mut().filter(|known| known.blobs.contains(blob)) {
+            known.at = now;
+            is_known = true;
+        }
+        is_known
     }
 
     /// Dooms those of `candidates` that are not in `held`, not in use in this process, and were not handed out since
@@ -83,7 +124,7 @@ impl LoadedManifests {
         grace_since: Option<Instant>,
     ) -> Vec<Digest> {
         let mut state = self.state();
-        state.handed_out.retain(|_, at| grace_since.is_none_or(|since| *at > since));
+        state.handed_out.retain(|_, known| known.is_fresh(grace_since));
         let doomed: Vec<Digest> = candidates
             .into_iter()
             .filter(|digest| {
@@ -118,7 +159,7 @@ impl LoadedManifests {
         grace_since: Option<Instant>,
     ) -> (Vec<Arc<Manifest>>, HashSet<Digest>) {
         let state = self.state();
-        let fresh = state.handed_out.iter().filter(|(_, at)| grace_since.is_none_or(|since| **at > since));
+        let fresh = state.handed_out.iter().filter(|(_, known)| known.is_fresh(grace_since));
         leased.extend(fresh.map(|(digest, _)| *digest));
         let held =
             state.alive.iter().filter(|(digest, _)| state.is_in_use(digest) || leased.contains(digest));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use helios_metadata::{Metadata, ModelSummary, TagEntry};
 use helios_model::{FileEntry, Manifest, Role};
-use helios_runtime::Clock;
+use helios_runtime::Instant;
 use helios_storage::tiers::{Mover, TierReport};
 use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
@@ -236,8 +236,31 @@ impl Registry {
     /// As [`resolve`](Self::resolve).
     pub async fn hand_out(self: &Arc<Self>, model: &ModelRef) -> Result<Resolved, RegistryError> {
         let resolved = self.resolve(model).await?;
-        self.loaded.hand_out(resolved.digest, Clock.now());
+        self.hand_out_version(resolved.digest, &resolved.manifest);
         Ok(resolved)
+    }
+
+    /// As [`hand_out`](Self::hand_out), of a version that is known.
+    pub fn hand_out_version(&self, digest: Digest, manifest: &Manifest) {
+        self.loaded.hand_out(digest, manifest, self.config.wall_clock.now(), self.grace_since());
+    }
+
+    /// Notes that somebody in another process reads a blob: the versions that have it, or if none is known to be read the
+    /// newest, count as [handed out](Self::hand_out) now.
+    pub(crate) async fn read_elsewhere(&self, blob: &Digest) {
+        if self.loaded.read_elsewhere(blob, self.config.wall_clock.now()) {
+            return;
+        }
+        match self.manifest_with(blob).await {
+            Ok(Some((digest, manifest))) => self.hand_out_version(digest, &manifest),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%blob, %error, "no version is kept for whoever reads a blob"),
+        }
+    }
+
+    /// What was handed out before is not safe any more.
+    pub(crate) fn grace_since(&self) -> Option<Instant> {
+        self.config.wall_clock.now().checked_sub(self.config.gc_grace)
     }
 
     /// The models, ordered by name and tag. O(tags).

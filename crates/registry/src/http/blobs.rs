@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use helios_runtime::Clock;
 use helios_types::Digest;
 
 use super::answer::Segment;
@@ -19,7 +18,7 @@ pub(super) async fn manifest(
 ) -> Result<Response, RegistryError> {
     let manifest = registry.manifest(&digest).await?;
     // Who asks is about to read its files, or still does.
-    registry.loaded().hand_out(digest, Clock.now());
+    registry.hand_out_version(digest, &manifest);
     Ok(([(CONTENT_TYPE, "application/json")], manifest.to_bytes()).into_response())
 }
 

@@ -1,10 +1,11 @@
 //! Garbage collection beside everything else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use helios_model::Role;
-use helios_registry::{LeasedModel, Registry, Resolved, WorkerLease, WorkerRole};
+use helios_registry::{LeasedModel, Registry, RegistryConfig, Resolved, WallClock, WorkerLease, WorkerRole};
 use helios_types::{ModelRef, NumericsId};
 
 use crate::metadata::made::Random;
@@ -86,6 +87,34 @@ async fn leases_end_by_themselves_and_questions_by_digest_hold_for_the_grace() {
     registry.manifest(&digests[0]).await.expect_err("nobody holds it");
     let manifest = registry.manifest(&digests[1]).await.expect("asked for within the grace");
     registry.derived_bytes(&manifest, Role::Weights).await.expect("with its files");
+}
+
+#[tokio::test]
+async fn whoever_fetches_file_by_file_for_longer_than_the_grace_is_not_cut() {
+    let place = Place::new();
+    let now_ms = Arc::new(AtomicU64::new(0));
+    let wall_clock = WallClock::Simulated(Arc::clone(&now_ms));
+    let config =
+        RegistryConfig { wall_clock, gc_grace: Duration::from_secs(60), ..RegistryConfig::default() };
+    let registry = Registry::open(&place.store(), config).await.expect("a store");
+    let file = place.write("m.gguf", &models::large_gguf(3 << 20));
+    registry.import(&file, None, &mut |_| {}).await.expect("imported");
+    let address = crate::over_http::serve(helios_registry::http::router(Arc::clone(&registry))).await;
+    let client = helios_registry::RegistryClient::new(&address, None).expect("a client");
+    let told = client.resolve(&name("m")).await.expect("known");
+    let weights = told.manifest.required(Role::Weights).expect("weights").blob.digest;
+    registry.remove(&name("m")).await.expect("removed");
+
+    let blobs = told.manifest.files.iter().map(|file| format!("blobs/{}", file.blob.digest));
+    let others = [format!("trees/{weights}"), format!("pieces/{weights}/0"), format!("pieces/{weights}/1")];
+    for path in blobs.chain(others) {
+        now_ms.fetch_add(40_000, Ordering::SeqCst);
+        assert_eq!(registry.gc().await.expect("collected").manifests_removed, 0, "before {path}");
+        let answer = reqwest::get(format!("{address}/registry/v1/{path}")).await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+    }
+    now_ms.fetch_add(61_000, Ordering::SeqCst);
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 1);
 }
 
 /// Pulls, removals, collections and reads of the same two models at once: a model that resolves can be read.

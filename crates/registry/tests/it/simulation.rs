@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::StreamExt;
 use helios_metadata::{Fault as DatabaseFault, Metadata, SimulatedMetadata};
-use helios_model::Role;
-use helios_registry::{Registry, RegistryConfig, RegistryError, Resolved};
+use helios_model::{FileEntry, Role};
+use helios_registry::{Registry, RegistryConfig, RegistryError, Resolved, WallClock};
 use helios_storage::disk::{Fault, Unsynced};
 use helios_storage::{DurableFiles, SimulatedDisk};
 use helios_types::{Classify, ErrorCode};
@@ -28,6 +29,8 @@ use crate::models;
 const TASKS: u64 = 6;
 const STEPS: usize = 10;
 const FILES: usize = 3;
+/// How long what was handed out is safe, in seconds, which are turns.
+const GRACE_TURNS: u64 = 300;
 
 /// What a step did, for the comparison of two runs.
 type Trace = Rc<RefCell<Vec<String>>>;
@@ -36,11 +39,13 @@ type Trace = Rc<RefCell<Vec<String>>>;
 type Promises = Rc<RefCell<BTreeMap<u64, (Option<usize>, Option<usize>)>>>;
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A machine: its disk, its database, and the one thread with its one helper.
+/// A machine: its disk, its database, its clock, and the one thread with its one helper.
 struct Machine {
     runtime: Runtime,
     disk: SimulatedDisk,
     metadata: Arc<SimulatedMetadata>,
+    /// Seconds go by with turns.
+    now_ms: Arc<AtomicU64>,
 }
 
 fn source(file: usize) -> PathBuf {
@@ -60,12 +65,14 @@ impl Machine {
         for file in 0..FILES {
             files.write_atomic(&source(file), &contents(file)).expect("a source");
         }
-        Self { runtime, disk, metadata: Arc::new(SimulatedMetadata::new(seed)) }
+        Self { runtime, disk, metadata: Arc::new(SimulatedMetadata::new(seed)), now_ms: Arc::default() }
     }
 
     fn open(&self) -> Arc<Registry> {
-        // A reader that comes over HTTP is safe for an hour, those in this process as long as they hold what they read.
-        let config = RegistryConfig { gc_grace: Duration::from_secs(3600), ..RegistryConfig::default() };
+        // Who reads from elsewhere begins with a file in less than this, and takes longer for all of them.
+        let gc_grace = Duration::from_secs(GRACE_TURNS);
+        let wall_clock = WallClock::Simulated(Arc::clone(&self.now_ms));
+        let config = RegistryConfig { gc_grace, wall_clock, ..RegistryConfig::default() };
         let disk = Arc::new(self.disk.clone());
         let opened = Registry::open_on(disk, self.metadata.clone(), Path::new("/store"), config);
         self.runtime.block_on(opened).expect("the store opens")
@@ -79,6 +86,7 @@ impl Machine {
     /// Polls the tasks to their ends in the seed's order, or until the machine is down.
     fn run(&self, random: &mut Random, mut tasks: Vec<Task>) {
         while !tasks.is_empty() && !self.is_down() {
+            self.now_ms.fetch_add(1000, Ordering::SeqCst);
             let index = random.below(tasks.len() as u32) as usize;
             let task = &mut tasks[index];
             // The one helper begins after the task's turn: whether it was quick must not matter.
@@ -157,15 +165,17 @@ impl User {
         Ok(())
     }
 
-    /// As somebody elsewhere reads: by digest, long after the answer with the name, holding nothing.
+    /// As somebody elsewhere reads: by digest, file after file, long after the answer with the name, holding nothing.
     async fn serve(&mut self, told: Resolved) -> Result<(), RegistryError> {
-        let digest = told.digest;
+        let files = told.manifest.files.clone();
         drop(told);
-        for _ in 0..self.random.below(20) {
-            tokio::task::yield_now().await;
+        for file in &files {
+            for _ in 0..self.random.below(20) {
+                tokio::task::yield_now().await;
+            }
+            self.read_content(file).await?;
         }
-        let manifest = self.registry.manifest(&digest).await?;
-        self.read_files(&manifest).await
+        Ok(())
     }
 
     async fn read(&self, resolved: &Resolved) -> Result<(), RegistryError> {
@@ -177,15 +187,19 @@ impl User {
         for file in &manifest.files {
             let blob = self.registry.blob(file).await?;
             assert_eq!(blob.len() as u64, file.blob.size);
-            let content = self.registry.content(file.blob).await?;
-            let mut stream = std::pin::pin!(content.read(0..file.blob.size).await?);
-            let mut bytes = Vec::new();
-            while let Some(piece) = stream.next().await {
-                bytes.extend_from_slice(&piece?);
-            }
-            assert!(*bytes == *blob, "{}: another file", file.path);
+            assert!(*self.read_content(file).await? == *blob, "{}: another file", file.path);
         }
         Ok(())
+    }
+
+    async fn read_content(&self, file: &FileEntry) -> Result<Vec<u8>, RegistryError> {
+        let content = self.registry.content(file.blob).await?;
+        let mut stream = std::pin::pin!(content.read(0..file.blob.size).await?);
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.next().await {
+            bytes.extend_from_slice(&piece?);
+        }
+        Ok(bytes)
     }
 }
 
