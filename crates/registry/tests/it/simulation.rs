@@ -27,10 +27,10 @@ use crate::metadata::made::{Random, name};
 use crate::models;
 
 const TASKS: u64 = 6;
-const STEPS: usize = 10;
-const FILES: usize = 3;
+const STEPS: usize = 20;
+const FILES: usize = 6;
 /// How long what was handed out is safe, in seconds, which are turns.
-const GRACE_TURNS: u64 = 300;
+const GRACE_TURNS: u64 = 100;
 
 /// What a step did, for the comparison of two runs.
 type Trace = Rc<RefCell<Vec<String>>>;
@@ -274,7 +274,7 @@ fn check(machine: &Machine, promises: &Promises, what: &str) {
 #[test]
 fn no_read_fails_in_any_order_of_pulls_removals_collections_and_readers() {
     let mut counts = BTreeMap::<String, usize>::new();
-    for seed in 0..24 {
+    for seed in 0..40 {
         let machine = Machine::new(seed);
         let (trace, promises) = run(&machine, seed, || {});
         assert_eq!(trace.len(), TASKS as usize * STEPS, "seed {seed}: {trace:#?}");
