@@ -154,9 +154,9 @@ impl Plan {
         }
     }
 
-    /// What to ask upstream for; files of this host nobody else has.
+    /// What to ask upstream for; files of this host nobody else has, and a name of this store may mean another model there.
     fn upstream_spec(&self) -> Option<String> {
-        (!matches!(self, Self::Source(Source::File(_)))).then(|| self.key())
+        (!matches!(self, Self::Source(Source::File(_) | Source::Convert { .. }))).then(|| self.key())
     }
 }
 
