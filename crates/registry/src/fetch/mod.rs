@@ -17,6 +17,7 @@ use helios_types::Digest;
 
 pub(crate) use download::Wanted;
 pub(crate) use origin::{Fetcher, authorization, causes};
+pub(crate) use rate_limit::retry_after;
 
 use crate::pins::Intake;
 use crate::progress::Reporter;

@@ -9,7 +9,7 @@ use crate::RegistryError;
 use crate::object::Bucket;
 
 pub(super) async fn gather(context: &Context, url: &Url) -> Result<Gathered, RegistryError> {
-    let bucket = Bucket::open(url, &context.registry.fetcher().config().object_options)?;
+    let bucket = Bucket::open(url, context.registry.fetcher().config())?;
     if url.path().ends_with(".gguf") {
         let name = file_name(url.path());
         let wanted = Wanted { name, digest: None, size: None };
