@@ -9,6 +9,7 @@ mod bf16_form;
 mod chat;
 mod cli;
 mod crashes;
+mod families;
 mod harness;
 mod hugging_face;
 mod machine;

@@ -23,6 +23,7 @@ pub(super) async fn gather(context: &Context, url: &Url) -> Result<Gathered, Reg
     let names: Vec<&str> = objects.iter().map(|(name, _)| name.as_str()).collect();
     let mut gathered = Gathered::default();
     for name in select(url.as_str(), &names)? {
+        context.before(name, &gathered.files, url.as_str()).await?;
         let wanted = Wanted { name, digest: None, size: None };
         let blob = context.bring(wanted, None, &bucket.file(name)).await?;
         gathered.files.push(GatheredFile { path: name.to_owned(), blob });
