@@ -176,6 +176,8 @@ impl Worker for FakeWorker {
 struct FakeModels {
     /// What was asked for, in order.
     asked: Mutex<Vec<ModelRef>>,
+    /// Whose profile was asked for, in order.
+    profiles_asked: Mutex<Vec<Digest>>,
 }
 
 impl Models for FakeModels {
@@ -208,7 +210,7 @@ impl Models for FakeModels {
     }
 
     fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {
-        assert_eq!(manifest_digest, digest(1));
+        self.profiles_asked.lock().expect("no panic").push(manifest_digest);
         async { Ok(helios_registry::CATALOGUE[0].memory_profile()) }.boxed()
     }
 }
@@ -331,6 +333,17 @@ impl Server {
     /// What the store was told of models asked for, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.models.asked.lock().expect("no panic").iter().map(ToString::to_string).collect()
+    }
+
+    /// Whose profile the store was asked for, in order.
+    pub(crate) fn profiles_asked(&self) -> Vec<Digest> {
+        self.models.profiles_asked.lock().expect("no panic").clone()
+    }
+
+    /// A figure among the metrics, which all proxies of this process share.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.get("/metrics").await.text().await.expect("text");
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until `/ready` says so, or the contrary.
