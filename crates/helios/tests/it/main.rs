@@ -15,6 +15,7 @@ mod hugging_face;
 mod machine;
 mod models;
 mod neighbours;
+mod placement;
 mod recovery;
 mod small_model;
 #[path = "../../../model/tests/it/tiny.rs"]

@@ -1,6 +1,7 @@
 //! Workers come, go, break and recover.
 
 use helios_api::worker::v1::FinishReason;
+use helios_model::MemoryProfile;
 use helios_model::profile::fit::Fit;
 use helios_proxy::{ProxyConfig, WorkerList};
 use serde_json::json;
@@ -44,7 +45,7 @@ async fn the_list_decides_who_is_there() {
     let list: WorkerList = server.get("/admin/v1/workers").await.json().await.expect("JSON");
     let [seen] = list.workers.as_slice() else { panic!("one worker, not {list:?}") };
     assert_eq!((seen.id.as_str(), seen.ready, seen.kv_blocks_total), ("w1", true, 10));
-    assert_eq!(seen.context_tokens_max, 200);
+    assert_eq!((seen.context_tokens_max, seen.memory_bytes), (200, 1 << 30));
 }
 
 #[tokio::test]
@@ -122,9 +123,12 @@ async fn a_question_of_placement_is_answered_from_the_cached_profile() {
     assert_eq!(server.profiles_asked(), [digest(1)]);
     assert_eq!(ask("asleep", "memory_bytes=1").await.0, 200);
     assert_eq!(ask("bytes", "memory_bytes=1").await.0, 200);
+    let profile = server.get(&format!("/admin/v1/profile?model={MODEL}")).await;
+    let profile: MemoryProfile = profile.json().await.expect("a profile");
+    assert_eq!(profile, helios_registry::CATALOGUE[0].memory_profile());
     assert_eq!(server.profiles_asked(), [digest(1), digest(9)], "one question for each version");
     // No other test of this process asks for profiles.
-    assert_eq!(server.metric("helios_profile_cache_hits_total").await, Some(2.0));
+    assert_eq!(server.metric("helios_profile_cache_hits_total").await, Some(3.0));
     assert_eq!(server.metric("helios_profile_cache_misses_total").await, Some(2.0));
     let grows = async {
         // The gauge is that of the proxy whose metrics were read last.

@@ -133,7 +133,8 @@ impl Worker for FakeWorker {
             context_tokens_max: self.context_tokens_max,
             ..Default::default()
         };
-        async { Ok(v1::DescribeResponse { model: Some(model), ..Default::default() }) }.boxed()
+        let told = v1::DescribeResponse { model: Some(model), memory_bytes: 1 << 30, ..Default::default() };
+        async { Ok(told) }.boxed()
     }
 
     fn generate(&self, request: v1::GenerateRequest) -> BoxFuture<'_, Result<ChunkStream, WorkerError>> {
