@@ -30,7 +30,7 @@ pub enum ModelError {
     },
     /// The files are kept, but are no model that could be asked.
     #[error(
-        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json"
+        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json, with tensors in F32, F16, BF16, Q8_0, Q4_0 or Q4_1"
     )]
     NotServable,
     /// The native engine does not run the model.

@@ -66,7 +66,7 @@ fn note_foreign(manifest: &Manifest) {
             facts.architecture
         ),
         Some(_) => {}
-        None => eprintln!("note: its files are kept; Helios does not read the headers of its weights"),
+        None => eprintln!("note: its files are kept, and are no model that Helios reads"),
     }
 }
 
