@@ -1,6 +1,6 @@
 //! Why files are no model that Helios can use.
 
-use helios_storage::{ModelConfigError, StorageError};
+use helios_storage::{FormatProblem, ModelConfigError, StorageError};
 use helios_text::TextError;
 use helios_types::{Classify, ErrorCode};
 
@@ -30,9 +30,22 @@ pub enum ModelError {
     },
     /// The files are kept, but are no model that could be asked.
     #[error(
-        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json"
+        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json, with tensors in F32, F16, BF16, Q8_0, Q4_0 or Q4_1"
     )]
     NotServable,
+    /// The native engine does not run the model.
+    #[error(
+        "the native engine does not run this model of the family `{family}`\nhint: it runs `llama` models without scaled positions or biases, with a byte-level tokenizer; workers of other engines can have the files of this one"
+    )]
+    NotNative {
+        /// The family.
+        family: String,
+    },
+    /// Helios cannot turn text into the model's tokens.
+    #[error(
+        "Helios does not read the tokenizer of this model\nhint: take a form of the model whose tokenizer.json is a byte-pair encoding"
+    )]
+    NoTokenizer,
     /// The files are not a model that Helios can serve.
     #[error("{subject} cannot be imported: {problem}")]
     Invalid {
@@ -68,6 +81,25 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether the files may be right, and ask for something that Helios does not read or the native engine does not do.
+    pub fn is_unsupported(&self) -> bool {
+        let of_format = |error: &StorageError| match error {
+            StorageError::Format(error) => {
+                matches!(error.problem, FormatProblem::UnsupportedTensorType { .. })
+            }
+            _ => false,
+        };
+        match self {
+            Self::Storage(error) | Self::Config(ModelConfigError::Storage(error)) => of_format(error),
+            Self::Config(error) => matches!(error, ModelConfigError::Unsupported { .. }),
+            Self::Text { source, .. } => matches!(
+                source,
+                TextError::UnknownPreTokenizer { .. } | TextError::UnsupportedVocabulary { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// The error for files that are not a model.
     pub fn invalid(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { subject: subject.into(), problem: problem.into() }
@@ -85,9 +117,11 @@ impl Classify for ModelError {
             Self::Storage(error) => error.code(),
             Self::Config(error) => error.code(),
             Self::Text { source, .. } => source.code(),
-            Self::NotServable | Self::Invalid { .. } | Self::NotConvertible { .. } => {
-                ErrorCode::InvalidRequest
-            }
+            Self::NotServable
+            | Self::NotNative { .. }
+            | Self::NoTokenizer
+            | Self::Invalid { .. }
+            | Self::NotConvertible { .. } => ErrorCode::InvalidRequest,
             Self::MissingRole { .. } | Self::InvalidManifest { .. } => ErrorCode::Corrupt,
             Self::Internal { .. } => ErrorCode::Internal,
         }

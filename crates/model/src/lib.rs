@@ -26,4 +26,4 @@ pub use manifest::{
 };
 pub use profile::MemoryProfile;
 pub use selection::{INDEX_FILE, is_pickle, refuse_pickle, select};
-pub use understand::{DerivedFile, Understood, understand};
+pub use understand::{DerivedFile, Understood, check_small_files, understand};

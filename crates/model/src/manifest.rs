@@ -36,7 +36,7 @@ pub enum Role {
     SpecialTokens,
     /// Source of the chat template; absent where the model has none.
     ChatTemplate,
-    /// [`helios_storage::ModelConfig`] as JSON.
+    /// [`helios_storage::ModelConfig`] as JSON, of a model that the native engine runs.
     Config,
     /// The bytes that each token stands for ([`crate::token_table`]).
     TokenBytes,
@@ -116,7 +116,7 @@ pub struct ModelFacts {
     pub architecture: String,
     /// Number of weights.
     pub parameters: u64,
-    /// Longest sequence the model was made for.
+    /// Longest sequence the model was made for; 0 if its files do not say.
     pub context_tokens: u64,
     /// SPDX-like name of the licence, where the source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ pub struct Manifest {
     pub schema: u32,
     /// The files: sources first, then those derived at import.
     pub files: Vec<FileEntry>,
-    /// What people ask about the model; absent where the files are none that Helios can serve.
+    /// What people ask about the model; absent where the files are none, or one whose headers Helios does not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ModelFacts>,
     /// What the model needs of memory; there if and only if `metadata` is.
@@ -223,12 +223,23 @@ impl Manifest {
         self.file(Role::Weights).is_some_and(|file| file.blob.digest == *blob)
     }
 
-    /// The first file of a role that every model has.
+    /// The first file of a role that every model has which can be served.
     ///
     /// # Errors
+    /// [`ModelError::NoTokenizer`] for what is made from a tokenizer that Helios does not read;
     /// [`ModelError::MissingRole`].
     pub fn required(&self, role: Role) -> Result<&FileEntry, ModelError> {
-        self.file(role).ok_or(ModelError::MissingRole { role: role.as_str() })
+        self.file(role).ok_or_else(|| match role {
+            Role::Tokenizer | Role::SpecialTokens | Role::TokenBytes if self.metadata.is_some() => {
+                ModelError::NoTokenizer
+            }
+            _ => ModelError::MissingRole { role: role.as_str() },
+        })
+    }
+
+    /// Whether the native engine runs it.
+    pub fn is_native(&self) -> bool {
+        self.file(Role::Config).is_some()
     }
 
     /// The digests of all its blobs.

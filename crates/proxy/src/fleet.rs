@@ -74,6 +74,7 @@ impl Fleet {
 pub(crate) struct View {
     pub(crate) model: v1::ModelInfo,
     pub(crate) numerics_id: String,
+    pub(crate) memory_bytes: u64,
     pub(crate) status: v1::Status,
 }
 

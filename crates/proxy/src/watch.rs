@@ -80,8 +80,9 @@ async fn open(worker: &TrackedWorker) -> Result<(View, UpdateStream), WorkerErro
         return Err(WorkerError::new(ErrorCode::Upstream, message));
     }
     let numerics_id = description.protocol.unwrap_or_default().numerics_id;
+    let memory_bytes = description.memory_bytes;
     let updates = in_time(remote.watch()).await?;
-    Ok((View { model, numerics_id, status: v1::Status::default() }, updates))
+    Ok((View { model, numerics_id, memory_bytes, status: v1::Status::default() }, updates))
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, WorkerError>>) -> Result<T, WorkerError> {

@@ -5,40 +5,47 @@ use std::collections::BTreeMap;
 
 use helios_model::lineage::{ADAPTER_FILE, CARD_BYTES_MAX, CARD_FILE, Card, adapter};
 use helios_model::{
-    DerivedFile, FileEntry, INDEX_FILE, Lineage, MANIFEST_SCHEMA, Manifest, Role, Understood, select,
-    understand,
+    DerivedFile, FileEntry, INDEX_FILE, Lineage, MANIFEST_SCHEMA, Manifest, ModelError, Role, Understood,
+    check_small_files, select, understand,
 };
-use helios_storage::Blob;
+use helios_storage::FileBytes;
 use helios_types::{Classify, ErrorCode};
 
 use crate::RegistryError;
 use crate::fetch::{Gathered, GatheredFile};
 use crate::pins::Intake;
 
-/// Reads the files of a model, stores what is derived from them, and describes all of it. Blocks.
-pub(crate) fn manifest(intake: &Intake, gathered: Gathered, source: &str) -> Result<Manifest, RegistryError> {
-    let understood = understand(open(intake, &gathered.files)?, gathered.licence, source)?;
-    let files = gathered.files.iter().map(entry).collect();
-    described(intake, files, Ok(understood), gathered.lineage)
+/// What becomes of files that are no model, or a malformed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoModel {
+    /// They are an error, as where a model was asked for.
+    Refused,
+    /// They are kept as they are: a repository or an artifact may hold anything.
+    Kept,
 }
 
-/// As [`manifest`], of files that may be no model or have one among them: a repository, an artifact. Blocks.
-pub(crate) fn manifest_of_any(
+/// Reads the files of a model of any family, stores what is derived from them, and describes all of them. A model whose
+/// headers Helios does not read is kept as it is. Blocks.
+///
+/// # Errors
+/// [`RegistryError::Model`] for files that are no model, if those are refused; [`RegistryError::Storage`].
+pub(crate) fn manifest(
     intake: &Intake,
-    mut files: Vec<GatheredFile>,
+    gathered: Gathered,
     source: &str,
+    no_model: NoModel,
 ) -> Result<Manifest, RegistryError> {
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
-    let chosen = select(source, &names).unwrap_or_default();
-    let chosen: Vec<GatheredFile> =
-        files.iter().filter(|file| chosen.contains(&file.path.as_str())).cloned().collect();
-    let opened = open(intake, &chosen)?;
-    let (licence, lineage) = cards(intake, &files)?;
-    let understood = match understand(opened, licence.clone(), source) {
+    let Gathered { files, licence, lineage } = gathered;
+    let (card, told) = cards(intake, &files)?;
+    let (licence, lineage) = (licence.or(card), lineage.or(told));
+    let chosen = match (chosen(&files, source), no_model) {
+        (Err(_), NoModel::Kept) => Vec::new(),
+        (chosen, _) => chosen?,
+    };
+    let understood = match understand(open(intake, &chosen)?, licence.clone(), source) {
         Ok(understood) => Ok(understood),
-        Err(error) if matches!(error.code(), ErrorCode::InvalidRequest | ErrorCode::Corrupt) => {
-            tracing::info!(source, reason = %error, "files are kept that are no model");
+        Err(error) if is_kept(&error, no_model) => {
+            tracing::info!(source, reason = %error, "files are kept that Helios does not understand");
             Err(licence)
         }
         Err(error) => return Err(error.into()),
@@ -49,6 +56,32 @@ pub(crate) fn manifest_of_any(
         false => FileEntry { role: Role::Original, path: file.path.clone(), blob: file.blob },
     });
     described(intake, entries.collect(), understood, lineage)
+}
+
+/// Checks the small files of a model before its weights are fetched. Blocks.
+///
+/// # Errors
+/// As [`manifest`], where what is no model is refused.
+pub(crate) fn check_small(
+    intake: &Intake,
+    files: &[GatheredFile],
+    source: &str,
+) -> Result<(), RegistryError> {
+    Ok(check_small_files(open(intake, files)?, source)?)
+}
+
+/// The files that make the model.
+fn chosen(files: &[GatheredFile], source: &str) -> Result<Vec<GatheredFile>, ModelError> {
+    let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let chosen = select(source, &names)?;
+    Ok(files.iter().filter(|file| chosen.contains(&file.path.as_str())).cloned().collect())
+}
+
+fn is_kept(error: &ModelError, no_model: NoModel) -> bool {
+    match no_model {
+        NoModel::Refused => error.is_unsupported(),
+        NoModel::Kept => matches!(error.code(), ErrorCode::InvalidRequest | ErrorCode::Corrupt),
+    }
 }
 
 /// Licence and lineage, as the small files for it among the others say.
@@ -86,8 +119,9 @@ fn described(
     Ok(Manifest { schema: MANIFEST_SCHEMA, files, metadata, profile, lineage: lineage.if_known() })
 }
 
-fn open(intake: &Intake, files: &[GatheredFile]) -> Result<BTreeMap<String, Blob>, RegistryError> {
-    let open = |file: &GatheredFile| Ok((file.path.clone(), intake.blobs().get(&file.blob)?));
+/// Opens the files, of any size: none is copied, wherever its bytes lie.
+fn open(intake: &Intake, files: &[GatheredFile]) -> Result<BTreeMap<String, FileBytes>, RegistryError> {
+    let open = |file: &GatheredFile| Ok((file.path.clone(), intake.blobs().open_file(&file.blob)?));
     files.iter().map(open).collect()
 }
 

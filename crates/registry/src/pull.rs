@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use crate::blocking::blocking;
 use crate::catalogue::{self, CatalogueModel};
 use crate::fetch::{Context, Expected};
+use crate::import::{self, NoModel};
 use crate::progress::{Phase, Progress, Reporter};
-use crate::{Registry, RegistryError, Resolved, Source, import, names};
+use crate::{Registry, RegistryError, Resolved, Source, names};
 
 type Work = BoxFuture<'static, Result<Fetched, Arc<RegistryError>>>;
 
@@ -154,9 +155,9 @@ impl Plan {
         }
     }
 
-    /// What to ask upstream for; files of this host nobody else has.
+    /// What to ask upstream for; files of this host nobody else has, and a name of this store may mean another model there.
     fn upstream_spec(&self) -> Option<String> {
-        (!matches!(self, Self::Source(Source::File(_)))).then(|| self.key())
+        (!matches!(self, Self::Source(Source::File(_) | Source::Convert { .. }))).then(|| self.key())
     }
 }
 
@@ -270,7 +271,8 @@ async fn fetch(
     let (registry, intake) = (Arc::clone(&context.registry), Arc::clone(&context.intake));
     let source = source.to_string();
     let origin = source.clone();
-    let manifest = blocking(move || import::manifest(&intake, gathered, &origin)).await?;
+    let made = move || import::manifest(&intake, gathered, &origin, NoModel::Refused);
+    let manifest = blocking(made).await?;
     let (digest, manifest) = registry.add_manifest(manifest).await?;
     if registry.config().deduplicate
         && let Err(error) = registry.deduplicate_new(&manifest).await

@@ -8,9 +8,10 @@ use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
-use crate::fetch::GatheredFile;
+use crate::fetch::{Gathered, GatheredFile};
+use crate::import::{self, NoModel};
 use crate::pins::Intake;
-use crate::{Registry, RegistryError, import, names};
+use crate::{Registry, RegistryError, names};
 
 /// Where pushed files came from, in manifests and histories. The same for every name, so that equal files make one
 /// version.
@@ -38,7 +39,8 @@ impl Registry {
         let files = files.into_iter().map(|(path, blob)| GatheredFile { path, blob }).collect();
         let importing = Arc::clone(&intake);
         let manifest = blocking(move || {
-            let mut manifest = import::manifest_of_any(&importing, files, SOURCE)?;
+            let gathered = Gathered { files, ..Gathered::default() };
+            let mut manifest = import::manifest(&importing, gathered, SOURCE, NoModel::Kept)?;
             manifest.files.extend(kept);
             Ok(manifest)
         })

@@ -21,6 +21,7 @@ use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
 use crate::pins::Pins;
+use crate::profiles::Profiles;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, import};
 use crate::suggest::suggestion;
@@ -58,6 +59,7 @@ pub struct Registry {
     upstreams: Vec<Arc<dyn Upstream>>,
     swarm: Swarm,
     demand: Demand,
+    profiles: Profiles,
     _lock: DirLock,
 }
 
@@ -152,6 +154,7 @@ impl Registry {
             jobs: Jobs::default(),
             turns: Turns::default(),
             demand: Demand::new(&config),
+            profiles: Profiles::default(),
             config,
             dir: ground.dir,
             _lock: ground.lock,
@@ -427,6 +430,10 @@ impl Registry {
 
     pub(crate) fn demand(&self) -> &Demand {
         &self.demand
+    }
+
+    pub(crate) fn profiles(&self) -> &Profiles {
+        &self.profiles
     }
 
     pub(crate) fn turns(&self) -> &Turns {

@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) manifest: Digest,
     pub(crate) engine: EngineHandle,
     pub(crate) kv_budget: KvBudget,
+    pub(crate) memory_bytes: u64,
     pub(crate) sequences_max: u32,
     pub(crate) in_flight_max: usize,
     pub(crate) draining: watch::Sender<bool>,
@@ -121,6 +122,7 @@ impl Worker for Host {
             worker_id: shared.worker_id.clone(),
             model: Some(shared.model.clone()),
             ready: shared.engine.status().borrow().ready && !*shared.draining.borrow(),
+            memory_bytes: shared.memory_bytes,
         };
         std::future::ready(Ok(response)).boxed()
     }

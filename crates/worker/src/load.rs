@@ -35,6 +35,7 @@ impl Host {
             manifest,
             engine,
             kv_budget,
+            memory_bytes: machine.memory_bytes().unwrap_or(0),
             sequences_max: wire(config.sequences_max),
             in_flight_max: config.sequences_max + config.queue_max,
             draining: watch::Sender::new(false),

@@ -47,6 +47,11 @@ impl Machine {
         &self.config
     }
 
+    /// Memory that this process could take when it started; `None` if the kernel does not say.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        self.memory.map(|memory| memory.bytes)
+    }
+
     /// Memory for the KV blocks of one model.
     pub(crate) fn kv_budget(&self, model: &ModelConfig) -> KvBudget {
         let context = self.config.context_tokens_max.unwrap_or(usize::MAX).min(model.context_tokens);

@@ -1,7 +1,7 @@
 //! Which files of a manifest the engine needs, opened and verified.
 
 use futures::future::try_join_all;
-use helios_engine::{EngineError, Model};
+use helios_engine::{EngineError, Model, ModelConfig};
 use helios_model::{Manifest, ModelError, Role, WeightFormat};
 use helios_registry::{ModelStore, RegistryError, Resolved};
 use helios_storage::{Blob, FileBytes};
@@ -64,8 +64,22 @@ impl ModelFiles {
     }
 }
 
+/// Refuses a model that the engine does not run, before its weights are fetched or read.
+async fn refuse_foreign(store: &ModelStore, manifest: &Manifest) -> Result<(), RegistryError> {
+    let family = manifest.facts()?.architecture.clone();
+    if manifest.is_native() {
+        return Ok(());
+    }
+    if let Some(config) = manifest.files.iter().find(|file| file.path == CONFIG_JSON) {
+        // It names what is not supported.
+        ModelConfig::from_hugging_face(&store.blob(config).await?).map_err(ModelError::from)?;
+    }
+    Err(ModelError::NotNative { family }.into())
+}
+
 impl WeightFiles {
     async fn open(store: &ModelStore, manifest: &Manifest) -> Result<Self, RegistryError> {
+        refuse_foreign(store, manifest).await?;
         match manifest.facts()?.format {
             WeightFormat::Gguf => {
                 let file = manifest.required(Role::Weights)?;

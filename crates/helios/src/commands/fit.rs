@@ -1,4 +1,6 @@
 //! `helios fit`: does a model fit, where, with what context and for how many sequences. Weights are never read.
+//!
+//! A running server answers from the profiles that its proxy keeps, and says what memory its workers have.
 
 use std::path::Path;
 
@@ -7,14 +9,17 @@ use helios_model::MemoryProfile;
 use helios_model::profile::fit::{Fit, Place, Question, fit};
 use helios_model::profile::parallel::{Degrees, KvPrecision, Precision};
 use helios_model::profile::{ProfileDetails, profile_of_path};
+use helios_proxy::{WorkerList, WorkerView};
 use helios_registry::{Source, catalogue};
 use helios_types::{Classify, ErrorCode, ModelRef};
 use helios_worker::MemoryTexts;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::cli::FitArgs;
 use crate::config::{Config, parse_size, show_size};
 use crate::models;
+use crate::server::Server;
 use crate::store::Store;
 
 /// What is kept back of an accelerator, as vLLM does by default.
@@ -31,7 +36,7 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
         sequences: args.sequences,
         ..Question::default()
     };
-    let places = places(args)?;
+    let places = places(args).await?;
     let answers: Vec<Option<Fit>> = places.iter().map(|place| fit(details, &question, place)).collect();
     if args.json {
         let found: Vec<&Fit> = answers.iter().flatten().collect();
@@ -66,6 +71,9 @@ async fn profile(config: &Config, model: &str) -> anyhow::Result<MemoryProfile> 
         return Ok(tokio::task::spawn_blocking(move || profile_of_path(Path::new(&path))).await??);
     }
     let reference: ModelRef = model.parse()?;
+    if let Some(profile) = ask_proxy(&format!("/admin/v1/profile?model={reference}")).await? {
+        return Ok(profile);
+    }
     let store = Store::open(config).await?;
     match store.show(&reference).await {
         Ok((resolved, _)) => Ok(store.profile(&resolved).await?),
@@ -76,11 +84,23 @@ async fn profile(config: &Config, model: &str) -> anyhow::Result<MemoryProfile> 
     }
 }
 
-/// This machine, unless only devices are asked about, and the devices.
-fn places(args: &FitArgs) -> anyhow::Result<Vec<Place>> {
+/// What the proxy of the running server answers; `None` where there is none, or it has no answer: then the store says why.
+async fn ask_proxy<T: DeserializeOwned>(path: &str) -> anyhow::Result<Option<T>> {
+    match Server::running().await? {
+        Some(server) => Ok(server.get(path).await.ok()),
+        None => Ok(None),
+    }
+}
+
+/// This machine, unless only devices are asked about, the workers, unless any memory is given, and the devices.
+async fn places(args: &FitArgs) -> anyhow::Result<Vec<Place>> {
     let mut places = Vec::new();
     if args.devices.is_empty() || args.memory.is_some() {
         places.push(machine(args.memory.as_deref())?);
+    }
+    if args.devices.is_empty() && args.memory.is_none() {
+        let known: Option<WorkerList> = ask_proxy("/admin/v1/workers").await?;
+        places.extend(known.iter().flat_map(|list| &list.workers).filter_map(worker));
     }
     let sizes: Result<Vec<u64>, String> = args.devices.iter().map(|size| parse_size(size)).collect();
     let sizes = sizes.map_err(anyhow::Error::msg)?;
@@ -94,6 +114,13 @@ fn places(args: &FitArgs) -> anyhow::Result<Vec<Place>> {
         });
     }
     Ok(places)
+}
+
+/// What a worker's process can take, whatever it has taken for the model that it serves.
+fn worker(worker: &WorkerView) -> Option<Place> {
+    let name = format!("worker {} with {}", worker.id, worker.model);
+    let (device_bytes, reserve_percent) = (worker.memory_bytes, 0);
+    (device_bytes > 0).then_some(Place { name, devices: 1, device_bytes, reserve_percent, degrees: None })
 }
 
 fn machine(memory: Option<&str>) -> anyhow::Result<Place> {

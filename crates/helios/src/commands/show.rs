@@ -138,7 +138,13 @@ fn print_model(resolved: &Resolved, ancestors: &[Ancestor], history: &[TagEntry]
     let Resolved { reference, digest, manifest } = resolved;
     println!("{reference}\n  manifest      {digest}");
     match (&manifest.metadata, &manifest.profile) {
-        (Some(facts), Some(profile)) => print_facts(facts, profile),
+        (Some(facts), Some(profile)) => {
+            print_facts(facts, profile);
+            println!(
+                "  native        {}",
+                if manifest.is_native() { "yes" } else { "no: for other engines" }
+            );
+        }
         _ => println!("  these files are kept, but are no model that Helios can serve"),
     }
     println!("  licence       {}", manifest.licence().unwrap_or("not stated"));
@@ -161,10 +167,12 @@ fn print_model(resolved: &Resolved, ancestors: &[Ancestor], history: &[TagEntry]
 
 fn print_facts(facts: &ModelFacts, profile: &MemoryProfile) {
     println!("  architecture  {}, {:.1} M parameters", facts.architecture, facts.parameters as f64 / 1e6);
-    println!("  context       {} tokens", facts.context_tokens);
+    let told = |number: u64, shown: String| if number > 0 { shown } else { "not stated".to_owned() };
+    println!("  context       {}", told(facts.context_tokens, format!("{} tokens", facts.context_tokens)));
     println!("  weights       {}, {}", facts.quantisation, show_size(profile.weight_bytes));
     println!("  by type       {}", by_type(&profile.weight_bytes_by_type));
-    println!("  KV cache      {} a token", show_size(profile.kv_bytes_per_token));
+    let kv_bytes = profile.kv_bytes_per_token;
+    println!("  KV cache      {}", told(kv_bytes, format!("{} a token", show_size(kv_bytes))));
     println!("  source        {}", facts.source);
 }
 

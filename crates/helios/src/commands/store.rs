@@ -1,5 +1,6 @@
 //! The verbs of the model store.
 
+use helios_model::Manifest;
 use helios_registry::{ModelSummary, Resolved};
 use helios_types::ModelRef;
 use serde_json::json;
@@ -42,7 +43,9 @@ async fn fetch(store: &Store, spec: &str, name: Option<ModelRef>, as_json: bool)
     bar.finish();
     let resolved = pulled?;
     if as_json {
-        println!("{}", json!({ "done": { "model": resolved.reference, "digest": resolved.digest } }));
+        let native = resolved.manifest.is_native();
+        let done = json!({ "model": resolved.reference, "digest": resolved.digest, "native": native });
+        println!("{}", json!({ "done": done }));
     } else {
         eprintln!(
             "{} is here: {}, {}",
@@ -50,8 +53,21 @@ async fn fetch(store: &Store, spec: &str, name: Option<ModelRef>, as_json: bool)
             show_size(resolved.manifest.size()),
             resolved.digest
         );
+        note_foreign(&resolved.manifest);
     }
     Ok(resolved)
+}
+
+/// Says what came and cannot be run here.
+fn note_foreign(manifest: &Manifest) {
+    match &manifest.metadata {
+        Some(facts) if !manifest.is_native() => eprintln!(
+            "note: the native engine does not run this model of the family `{}`; workers of other engines can have it",
+            facts.architecture
+        ),
+        Some(_) => {}
+        None => eprintln!("note: its files are kept, and are no model that Helios reads"),
+    }
 }
 
 /// `helios push`.
@@ -90,7 +106,7 @@ fn print_row(model: &ModelSummary) {
     let (parameters, context, weights) = match &model.metadata {
         Some(facts) => (
             format!("{:.1} M", facts.parameters as f64 / 1e6),
-            facts.context_tokens.to_string(),
+            Some(facts.context_tokens).filter(|&tokens| tokens > 0).map_or("-".to_owned(), |n| n.to_string()),
             facts.quantisation.to_string(),
         ),
         None => ("-".to_owned(), "-".to_owned(), "files only".to_owned()),

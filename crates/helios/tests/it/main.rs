@@ -9,11 +9,13 @@ mod bf16_form;
 mod chat;
 mod cli;
 mod crashes;
+mod families;
 mod harness;
 mod hugging_face;
 mod machine;
 mod models;
 mod neighbours;
+mod placement;
 mod recovery;
 mod small_model;
 #[path = "../../../model/tests/it/tiny.rs"]

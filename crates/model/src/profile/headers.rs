@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use helios_storage::{
-    Blob, Checkpoint, DurableFiles, FormatProblem, Gguf, ModelConfig, RealDisk, SafetensorsHeader,
-    StorageError, TensorInfo,
+    DurableFiles, FormatProblem, Gguf, RealDisk, SafetensorsHeader, StorageError, TensorInfo,
 };
 
 use super::{MemoryProfile, ModelShape};
@@ -19,57 +18,79 @@ const PREFIX_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of a `config.json`.
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
+/// A file with weights, wherever it is.
+pub struct HeaderFile<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// All its bytes.
+    pub size: u64,
+    /// Reads so many of the first.
+    pub read: &'a dyn Fn(u64) -> Result<Vec<u8>, StorageError>,
+}
+
+/// What the headers of a model say.
+#[derive(Default)]
+struct Headers {
+    shape: Option<ModelShape>,
+    tensors: Vec<TensorInfo>,
+}
+
 /// The profile of a GGUF file or a folder in the Hugging Face form. Blocks; milliseconds.
 ///
 /// # Errors
-/// [`ModelError::Invalid`] for something else; [`ModelError::Storage`] for files that break their format.
+/// [`ModelError::Invalid`] for something else, or a family whose dimensions are not known; [`ModelError::Storage`] for files
+/// that break their format.
 pub fn profile_of_path(path: &Path) -> Result<MemoryProfile, ModelError> {
     let disk = DurableFiles::new(Arc::new(RealDisk));
-    let mut shape = None;
-    let mut tensors = Vec::new();
+    let mut headers = Headers::default();
     for (name, path) in model_files(&disk, path)? {
         let read = |bytes| disk.read_range(&path, 0..bytes);
-        let size = disk.size(&path)?;
-        match name.rsplit('.').next() {
-            Some("gguf") => {
-                let gguf = growing(size, read, |prefix| Gguf::parse_prefix(&name, prefix, size as usize))?;
-                shape = Some(ModelShape::from(&ModelConfig::from_gguf(&name, &gguf)?));
-                tensors.extend(gguf.tensors);
-            }
-            Some("safetensors") => {
-                let parse = |prefix: &[u8]| SafetensorsHeader::parse_prefix(&name, prefix, size as usize);
-                tensors.extend(growing(size, read, parse)?.tensors);
-            }
-            _ if name == "config.json" => {
-                shape = Some(ModelShape::from_hugging_face(&read_config(&disk, &path)?)?)
-            }
-            _ => {}
+        if name == "config.json" {
+            headers.shape = Some(ModelShape::from_hugging_face(&read_config(&disk, &path)?)?);
+        } else {
+            headers.add(&HeaderFile { name: &name, size: disk.size(&path)?, read: &read })?;
         }
     }
-    finish(&path.display().to_string(), shape, &tensors)
+    headers.profile(&path.display().to_string())
 }
 
-/// The profile of files that are mapped already: weights by name, with `config.json` unless they are one GGUF file.
+/// The profile of files of which the beginnings can be read: those with weights, and `config.json` unless they are one GGUF
+/// file. Nothing behind the headers is read. Blocks.
 ///
 /// # Errors
-/// [`ModelError::Invalid`] for files without weights or configuration; [`ModelError::Storage`], [`ModelError::Config`].
-pub fn profile_of_files(
+/// As [`profile_of_path`]; what reading says.
+pub fn profile_of_headers(
     config: Option<&[u8]>,
-    mut weights: Vec<(String, Blob)>,
+    weights: &[HeaderFile<'_>],
 ) -> Result<MemoryProfile, ModelError> {
-    let subject = weights.first().map_or_else(|| "the model".to_owned(), |(name, _)| format!("`{name}`"));
-    let (shape, tensors): (ModelShape, Vec<TensorInfo>) = match (config, weights.as_slice()) {
-        (None, [(name, blob)]) if name.ends_with(".gguf") => {
-            let gguf = Gguf::parse(name, blob)?;
-            (ModelShape::from(&ModelConfig::from_gguf(name, &gguf)?), gguf.tensors)
+    let shape = config.map(ModelShape::from_hugging_face).transpose()?;
+    let mut headers = Headers { shape, tensors: Vec::new() };
+    weights.iter().try_for_each(|file| headers.add(file))?;
+    headers.profile(weights.first().map_or("the model", |file| file.name))
+}
+
+impl Headers {
+    /// Reads the header of a file, if it is one with weights.
+    fn add(&mut self, file: &HeaderFile<'_>) -> Result<(), ModelError> {
+        let HeaderFile { name, size, read } = *file;
+        if name.ends_with(".gguf") {
+            let gguf = growing(size, read, |prefix| Gguf::parse_prefix(name, prefix, size as usize))?;
+            self.shape = Some(ModelShape::from_gguf(name, &gguf)?);
+            self.tensors.extend(gguf.tensors);
+        } else if name.ends_with(".safetensors") {
+            let parse = |prefix: &[u8]| SafetensorsHeader::parse_prefix(name, prefix, size as usize);
+            self.tensors.extend(growing(size, read, parse)?.tensors);
         }
-        (Some(config), [_, ..]) => {
-            let checkpoint = Checkpoint::from_safetensors(std::mem::take(&mut weights), None)?;
-            (ModelShape::from_hugging_face(config)?, checkpoint.tensors().cloned().collect())
+        Ok(())
+    }
+
+    fn profile(self, subject: &str) -> Result<MemoryProfile, ModelError> {
+        if self.tensors.is_empty() {
+            return Err(ModelError::invalid(subject, "it has no weights"));
         }
-        _ => return Err(ModelError::invalid(subject, "it has no weights with a configuration")),
-    };
-    Ok(MemoryProfile::new(shape, tensors.iter()))
+        let shape = self.shape.ok_or_else(|| ModelError::invalid(subject, "it has no `config.json`"))?;
+        Ok(MemoryProfile::new(shape, self.tensors.iter()))
+    }
 }
 
 /// The whole of a `config.json`.
@@ -80,15 +101,6 @@ fn read_config(disk: &DurableFiles, path: &Path) -> Result<Vec<u8>, ModelError> 
         }
         result => Ok(result?),
     }
-}
-
-fn finish(
-    subject: &str,
-    shape: Option<ModelShape>,
-    tensors: &[TensorInfo],
-) -> Result<MemoryProfile, ModelError> {
-    let shape = shape.ok_or_else(|| ModelError::invalid(subject, "it has no `config.json`"))?;
-    Ok(MemoryProfile::new(shape, tensors.iter()))
 }
 
 /// Reads ever more of a file until its header parses.

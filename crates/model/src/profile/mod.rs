@@ -7,6 +7,7 @@
 
 mod accelerate;
 pub mod fit;
+mod gguf_shape;
 mod headers;
 pub mod parallel;
 mod shape;
@@ -16,11 +17,11 @@ use std::collections::BTreeMap;
 
 use helios_storage::TensorInfo;
 use helios_types::TensorType;
-use parallel::Precision;
+use parallel::{KvPrecision, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use accelerate::AccelerateScope;
-pub use headers::{profile_of_files, profile_of_path};
+pub use headers::{HeaderFile, profile_of_headers, profile_of_path};
 pub use shape::{AttentionWindow, ModelShape};
 pub use weights::{WeightParts, Weights};
 
@@ -33,10 +34,10 @@ pub struct MemoryProfile {
     pub weight_bytes_by_type: BTreeMap<TensorType, u64>,
     /// Bytes of the largest layer; an embedding counts as a layer of its own.
     pub largest_layer_bytes: u64,
-    /// KV memory of one token in f16, all layers.
+    /// KV memory of one token in f16, all layers; 0 if the files do not say.
     pub kv_bytes_per_token: u64,
     /// What the arithmetic of precisions and degrees needs; absent in manifests of releases before 0.2, for which
-    /// [`profile_of_files`] computes it from the headers again.
+    /// [`profile_of_headers`] computes it again, and for families whose dimensions are not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<ProfileDetails>>,
 }
@@ -63,8 +64,11 @@ pub struct ProfileTotals {
 }
 
 impl MemoryProfile {
-    /// Sums up the headers of a model. O(tensors).
-    pub fn new<'a>(shape: ModelShape, tensors: impl Iterator<Item = &'a TensorInfo> + Clone) -> Self {
+    /// Sums up the headers of a model, of whatever is known of its dimensions. O(tensors).
+    pub fn new<'a>(
+        shape: impl Into<Option<ModelShape>>,
+        tensors: impl Iterator<Item = &'a TensorInfo> + Clone,
+    ) -> Self {
         let mut by_type = BTreeMap::new();
         let mut by_layer: BTreeMap<&str, u64> = BTreeMap::new();
         for tensor in tensors.clone() {
@@ -72,15 +76,17 @@ impl MemoryProfile {
             *by_type.entry(tensor.tensor_type).or_default() += bytes;
             *by_layer.entry(weights::layer_of(&tensor.name)).or_default() += bytes;
         }
-        let kv_bytes_per_token = shape.kv_bytes_per_token(parallel::KvPrecision::F16);
-        let parts = WeightParts::new(tensors.clone());
-        let accelerate = AccelerateScope::new(&shape, tensors);
+        let details = shape.into().map(|shape| {
+            let accelerate = AccelerateScope::new(&shape, tensors.clone());
+            Box::new(ProfileDetails { parts: WeightParts::new(tensors), shape, accelerate })
+        });
+        let kv_bytes = |details: &ProfileDetails| details.shape.kv_bytes_per_token(KvPrecision::F16);
         Self {
             weight_bytes: by_type.values().sum(),
             weight_bytes_by_type: by_type,
             largest_layer_bytes: by_layer.into_values().max().unwrap_or(0),
-            kv_bytes_per_token,
-            details: Some(Box::new(ProfileDetails { shape, parts, accelerate })),
+            kv_bytes_per_token: details.as_deref().map_or(0, kv_bytes),
+            details,
         }
     }
 

@@ -1,6 +1,5 @@
 //! The dimensions that memory depends on, of any decoder-only family, whether or not the native engine runs it.
 
-use helios_storage::ModelConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,7 +7,7 @@ use super::parallel::KvPrecision;
 use crate::ModelError;
 
 /// Largest plausible dimension: products of three of them fit 64 bits.
-const DIMENSION_MAX: u64 = 1 << 24;
+pub(super) const DIMENSION_MAX: u64 = 1 << 24;
 
 /// Dimensions of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,23 +42,6 @@ pub struct AttentionWindow {
     pub layers: u64,
     /// Tokens that they look back.
     pub tokens: u64,
-}
-
-impl From<&ModelConfig> for ModelShape {
-    fn from(config: &ModelConfig) -> Self {
-        Self {
-            architecture: config.architecture.clone(),
-            layers: config.layers as u64,
-            hidden: config.hidden as u64,
-            ffn: config.ffn as u64,
-            heads: config.heads as u64,
-            kv_heads: config.kv_heads as u64,
-            head_dim: config.head_dim as u64,
-            vocab: config.vocab as u64,
-            context_tokens: config.context_tokens as u64,
-            window: None,
-        }
-    }
 }
 
 impl ModelShape {

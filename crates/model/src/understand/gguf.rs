@@ -1,28 +1,37 @@
 //! What a GGUF file says about its model.
 
-use helios_storage::{Blob, Checkpoint, Gguf, ModelConfig, StorageError};
-use helios_text::{GgufVocab, gguf_tokenizer_json};
+use helios_storage::{Checkpoint, FileBytes, Gguf, ModelConfig, StorageError};
+use helios_text::{GgufVocab, Tokenizer, gguf_tokenizer_json};
 use helios_types::TokenId;
 
-use super::{Described, TokenizerJson, in_file};
+use super::{Described, Texts, if_supported, in_file, texts};
 use crate::manifest::WeightFormat;
+use crate::profile::ModelShape;
 use crate::{Lineage, ModelError};
 
-pub(super) fn describe(name: &str, blob: Blob) -> Result<Described, ModelError> {
-    let (checkpoint, gguf) = Checkpoint::from_gguf(name, blob)?;
-    let config = ModelConfig::from_gguf(name, &gguf)?;
-    let vocab = vocab(name, &gguf)?;
+pub(super) fn describe(name: &str, file: FileBytes) -> Result<Described, ModelError> {
+    let (checkpoint, gguf) = Checkpoint::from_gguf(name, file)?;
+    let config = if_supported(ModelConfig::from_gguf(name, &gguf))?;
     let text = |key: &str| gguf.optional(key, Gguf::str).map(|text| text.map(str::to_owned));
     Ok(Described {
         format: WeightFormat::Gguf,
+        architecture: gguf.str("general.architecture")?.to_owned(),
+        shape: ModelShape::from_gguf(name, &gguf).ok(),
+        texts: texts(config.as_ref(), read_texts(name, &gguf))?,
         config,
         checkpoint,
-        tokenizer_json: TokenizerJson::Derived(gguf_tokenizer_json(&vocab).map_err(in_file(name))?),
-        special_tokens: vocab.special_tokens(),
         chat_template: text("tokenizer.chat_template")?,
         licence: text("general.license")?,
         lineage: Lineage::of_gguf(&gguf),
     })
+}
+
+fn read_texts(name: &str, gguf: &Gguf) -> Result<Texts, ModelError> {
+    let vocab = vocab(name, gguf)?;
+    let json = gguf_tokenizer_json(&vocab).map_err(in_file(name))?;
+    let special_tokens = vocab.special_tokens();
+    let tokenizer = Tokenizer::from_json(&json, special_tokens.clone()).map_err(in_file("tokenizer.json"))?;
+    Ok(Texts { made_json: Some(json), special_tokens, tokenizer })
 }
 
 /// The tokenizer in the metadata of a file.

@@ -1,18 +1,21 @@
 //! What the files of a model say: headers are read, checked, and turned into small derived files.
+//!
+//! Any family is taken whose headers can be read: the registry serves engines of every kind. What only the native engine
+//! needs is derived for the models that it runs.
 
 mod gguf;
 mod hugging_face;
 
 use std::collections::BTreeMap;
 
-use helios_storage::{Blob, Checkpoint, ModelConfig};
+use helios_storage::{Blob, Checkpoint, FileBytes, ModelConfig};
 use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::TensorType;
 
 pub(crate) use gguf::vocab as gguf_file_vocab;
 
 use crate::manifest::{DERIVED, ModelFacts, Role, WeightFormat};
-use crate::profile::MemoryProfile;
+use crate::profile::{MemoryProfile, ModelShape};
 use crate::{Lineage, ModelError, token_table};
 
 /// What is known of files that are a model.
@@ -42,49 +45,54 @@ pub struct DerivedFile {
 /// What the files say about the model.
 struct Described {
     format: WeightFormat,
-    config: ModelConfig,
+    architecture: String,
+    /// Its dimensions, of a family that has them.
+    shape: Option<ModelShape>,
+    /// What the native engine needs to run it, if it does.
+    config: Option<ModelConfig>,
     checkpoint: Checkpoint,
-    tokenizer_json: TokenizerJson,
-    special_tokens: SpecialTokens,
+    texts: Option<Texts>,
     chat_template: Option<String>,
     licence: Option<String>,
     lineage: Lineage,
 }
 
-/// Where `tokenizer.json` is.
-enum TokenizerJson {
-    /// Among the files.
-    File(Blob),
-    /// Made from a GGUF file.
-    Derived(Vec<u8>),
+/// A tokenizer that Helios can read.
+struct Texts {
+    /// `tokenizer.json`, where it is not among the files.
+    made_json: Option<Vec<u8>>,
+    special_tokens: SpecialTokens,
+    tokenizer: Tokenizer,
 }
 
-/// The files of a model, mapped, by name.
-struct SourceFiles(BTreeMap<String, Blob>);
+/// The files of a model by name. Weights may lie in several blobs and are never copied.
+struct SourceFiles(BTreeMap<String, FileBytes>);
 
-/// Reads the files of a model, mapped and by name: one GGUF file, or those of a folder in the Hugging Face form.
-/// `licence` is what is said beside them, `source` names them in errors. Blocks.
+/// Reads the files of a model by name: one GGUF file, or those of a folder in the Hugging Face form. `licence` is what is
+/// said beside them, `source` names them in errors. Blocks.
 ///
 /// # Errors
-/// [`ModelError`] that names the file and what is wrong with it.
+/// [`ModelError`] that names the file and what is wrong with it; one [that is unsupported](ModelError::is_unsupported) if
+/// the files may be right, and their headers are of a kind that Helios does not read.
 pub fn understand(
-    files: BTreeMap<String, Blob>,
+    files: BTreeMap<String, FileBytes>,
     licence: Option<String>,
     source: &str,
 ) -> Result<Understood, ModelError> {
     let files = SourceFiles(files);
     let described = match files.0.first_key_value() {
-        Some((name, blob)) if files.0.len() == 1 && name.ends_with(".gguf") => {
-            gguf::describe(name, blob.clone())?
+        Some((name, file)) if files.0.len() == 1 && name.ends_with(".gguf") => {
+            gguf::describe(name, file.clone())?
         }
         _ => hugging_face::describe(&files, source)?,
     };
     let derived = derive(&described)?;
-    let profile = MemoryProfile::new((&described.config).into(), described.checkpoint.tensors());
+    let context_tokens = described.shape.as_ref().map_or(0, |shape| shape.context_tokens);
+    let profile = MemoryProfile::new(described.shape, described.checkpoint.tensors());
     let facts = ModelFacts {
-        architecture: described.config.architecture.clone(),
+        architecture: described.architecture,
         parameters: described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),
-        context_tokens: described.config.context_tokens as u64,
+        context_tokens,
         licence: licence.or(described.licence),
         source: source.to_owned(),
         quantisation: most_bytes(&profile.weight_bytes_by_type)
@@ -94,48 +102,80 @@ pub fn understand(
     Ok(Understood { derived, facts, profile, lineage: described.lineage })
 }
 
+/// Checks the small files of a folder in the Hugging Face form, so that weights that nothing can be made of are not fetched.
+///
+/// # Errors
+/// As [`understand`], as far as these files say.
+pub fn check_small_files(files: BTreeMap<String, FileBytes>, source: &str) -> Result<(), ModelError> {
+    hugging_face::check(&SourceFiles(files), source)
+}
+
 impl SourceFiles {
-    fn get(&self, name: &str) -> Option<&Blob> {
-        self.0.get(name)
+    /// A small file.
+    fn get(&self, name: &str) -> Option<Blob> {
+        self.0.get(name).map(FileBytes::to_blob)
     }
 
     fn required(&self, name: &str, source: &str) -> Result<Blob, ModelError> {
-        let blob = self.get(name).cloned();
-        blob.ok_or_else(|| ModelError::invalid(source, format!("it has no `{name}`")))
+        self.get(name).ok_or_else(|| ModelError::invalid(source, format!("it has no `{name}`")))
     }
 
-    fn with_suffix(&self, suffix: &str) -> Vec<(String, Blob)> {
+    fn with_suffix(&self, suffix: &str) -> Vec<(String, FileBytes)> {
         let fitting = self.0.iter().filter(|(name, _)| name.ends_with(suffix));
-        fitting.map(|(name, blob)| (name.clone(), blob.clone())).collect()
+        fitting.map(|(name, file)| (name.clone(), file.clone())).collect()
     }
 }
 
-/// Makes the derived files.
-fn derive(described: &Described) -> Result<Vec<DerivedFile>, ModelError> {
-    let json = match &described.tokenizer_json {
-        TokenizerJson::File(blob) => blob,
-        TokenizerJson::Derived(bytes) => bytes.as_slice(),
-    };
-    let tokenizer =
-        Tokenizer::from_json(json, described.special_tokens.clone()).map_err(in_file("tokenizer.json"))?;
-    if tokenizer.vocab_len() > described.config.vocab {
-        let problem =
-            format!("{} tokens for a vocabulary of {}", tokenizer.vocab_len(), described.config.vocab);
-        return Err(ModelError::invalid("`tokenizer.json`", problem));
+/// What a file says, or nothing if that may be right and is not for the native engine.
+fn if_supported<T, E: Into<ModelError>>(read: Result<T, E>) -> Result<Option<T>, ModelError> {
+    match read.map_err(Into::into) {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.is_unsupported() => {
+            tracing::info!(%error, "a model is kept that the native engine does not run");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// A tokenizer, as [`if_supported`]; of a family that the native engine does not run, any that Helios cannot read counts
+/// as unsupported.
+fn texts(config: Option<&ModelConfig>, read: Result<Texts, ModelError>) -> Result<Option<Texts>, ModelError> {
+    let Some(config) = config else {
+        return Ok(read.inspect_err(|error| tracing::info!(%error, "a tokenizer is only kept")).ok());
+    };
+    let texts = if_supported(read)?;
+    match texts.as_ref().map(|texts| texts.tokenizer.vocab_len()).filter(|&tokens| tokens > config.vocab) {
+        Some(tokens) => {
+            let problem = format!("{tokens} tokens for a vocabulary of {}", config.vocab);
+            Err(ModelError::invalid("`tokenizer.json`", problem))
+        }
+        None => Ok(texts),
+    }
+}
+
+/// Makes the derived files: those that proxies need, if the tokenizer can be read, and then what the native engine needs, if
+/// it runs the model.
+fn derive(described: &Described) -> Result<Vec<DerivedFile>, ModelError> {
     let mut files = Vec::new();
     let mut add = |role, name: &str, bytes: Vec<u8>| {
         files.push(DerivedFile { role, path: format!("{DERIVED}/{name}"), bytes });
     };
-    if let TokenizerJson::Derived(bytes) = &described.tokenizer_json {
-        add(Role::Tokenizer, "tokenizer.json", bytes.clone());
+    if let Some(texts) = &described.texts {
+        if let Some(json) = &texts.made_json {
+            add(Role::Tokenizer, "tokenizer.json", json.clone());
+        }
+        add(Role::SpecialTokens, "special_tokens.json", json_bytes(&texts.special_tokens)?);
     }
-    add(Role::SpecialTokens, "special_tokens.json", json_bytes(&described.special_tokens)?);
     if let Some(template) = &described.chat_template {
         add(Role::ChatTemplate, "chat_template.jinja", template.clone().into_bytes());
     }
-    add(Role::Config, "model_config.json", json_bytes(&described.config)?);
-    add(Role::TokenBytes, "token_bytes.bin", token_table::encode(&tokenizer)?);
+    if let Some(texts) = &described.texts {
+        if let Some(config) = &described.config {
+            add(Role::Config, "model_config.json", json_bytes(config)?);
+        }
+        add(Role::TokenBytes, "token_bytes.bin", token_table::encode(&texts.tokenizer)?);
+    }
     Ok(files)
 }
 

@@ -93,17 +93,17 @@ fn gguf_with_tensors(
     text_field(&mut fields, "general.architecture", architecture);
     text_field(&mut fields, "general.license", "apache-2.0");
     for (key, value) in [
-        ("llama.block_count", 1),
-        ("llama.embedding_length", HIDDEN as u32),
-        ("llama.feed_forward_length", FFN as u32),
-        ("llama.attention.head_count", 2),
-        ("llama.context_length", CONTEXT),
-        ("tokenizer.ggml.bos_token_id", 256),
-        ("tokenizer.ggml.eos_token_id", 257),
+        ("block_count", 1),
+        ("embedding_length", HIDDEN as u32),
+        ("feed_forward_length", FFN as u32),
+        ("attention.head_count", 2),
+        ("context_length", CONTEXT),
     ] {
-        u32_field(&mut fields, key, value);
+        u32_field(&mut fields, &format!("{architecture}.{key}"), value);
     }
-    text(&mut fields, "llama.attention.layer_norm_rms_epsilon");
+    u32_field(&mut fields, "tokenizer.ggml.bos_token_id", 256);
+    u32_field(&mut fields, "tokenizer.ggml.eos_token_id", 257);
+    text(&mut fields, &format!("{architecture}.attention.layer_norm_rms_epsilon"));
     fields.extend(6_u32.to_le_bytes());
     fields.extend(1e-5_f32.to_le_bytes());
     text_field(&mut fields, "tokenizer.ggml.model", "gpt2");

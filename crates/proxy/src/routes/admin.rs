@@ -49,6 +49,9 @@ pub struct WorkerView {
     pub kv_blocks_total: u32,
     /// Streams that this proxy has open there.
     pub in_flight: u64,
+    /// Memory that its process could take for models when it started; 0 if it does not say.
+    #[serde(default)]
+    pub memory_bytes: u64,
 }
 
 /// `GET /admin/v1/workers`.
@@ -61,6 +64,7 @@ pub(crate) fn workers(proxy: &Inner) -> Response<Body> {
 fn view(worker: &TrackedWorker) -> WorkerView {
     let seen = worker.view();
     let connected = seen.is_some();
+    let memory_bytes = seen.as_ref().map_or(0, |seen| seen.memory_bytes);
     let (model, numerics_id, status) =
         seen.map(|seen| (seen.model.clone(), seen.numerics_id.clone(), seen.status)).unwrap_or_default();
     WorkerView {
@@ -78,6 +82,7 @@ fn view(worker: &TrackedWorker) -> WorkerView {
         kv_blocks_used: status.kv_blocks_used,
         kv_blocks_total: status.kv_blocks_total,
         in_flight: worker.in_flight(),
+        memory_bytes,
     }
 }
 

@@ -1,8 +1,12 @@
-//! `GET /admin/v1/fit`: does a model fit a place, answered from the cached memory profile.
+//! `GET /admin/v1/fit`: does a model fit a place, answered from the cached memory profile; `GET /admin/v1/profile` gives
+//! that profile to who asks about more places.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Query;
 use helios_api::ApiError;
+use helios_model::MemoryProfile;
 use helios_model::profile::fit::{Place, Question, fit};
 use helios_model::profile::parallel::Degrees;
 use helios_types::ErrorCode;
@@ -33,13 +37,35 @@ struct Asked {
     sequences: u64,
 }
 
+/// The query for a profile.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    model: String,
+}
+
+/// The memory profile of a model, as JSON.
+pub(super) async fn profile(proxy: &Inner, uri: &Uri) -> Result<Response<Body>, ApiError> {
+    let Query(Named { model }) = Query::try_from_uri(uri).map_err(|error| invalid(error.body_text()))?;
+    let body = serde_json::to_string(&*cached(proxy, &model).await?);
+    Ok(reply::json(StatusCode::OK, body.expect("invariant: a profile of plain values has a JSON form")))
+}
+
+async fn cached(proxy: &Inner, model: &str) -> Result<Arc<MemoryProfile>, ApiError> {
+    let resolved = proxy.models.resolve(model).await?;
+    proxy.profiles.get(proxy.models.as_ref(), resolved.manifest_digest).await
+}
+
+fn invalid(problem: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidRequest, problem)
+}
+
 fn one() -> u64 {
     1
 }
 
 /// The answer for one place, as JSON.
 pub(super) async fn answer(proxy: &Inner, uri: &Uri) -> Result<Response<Body>, ApiError> {
-    let invalid = |problem: String| ApiError::new(ErrorCode::InvalidRequest, problem);
     let Query(asked) = Query::<Asked>::try_from_uri(uri).map_err(|error| invalid(error.body_text()))?;
     let sane = asked.reserve_percent < 100
         && (1..=DEVICES_MAX).contains(&asked.devices)
@@ -52,8 +78,7 @@ pub(super) async fn answer(proxy: &Inner, uri: &Uri) -> Result<Response<Body>, A
     if !sane {
         return Err(invalid("the question has a number that no place or request can have".to_owned()));
     }
-    let resolved = proxy.models.resolve(&asked.model).await?;
-    let profile = proxy.profiles.get(proxy.models.as_ref(), resolved.manifest_digest).await?;
+    let profile = cached(proxy, &asked.model).await?;
     let details = profile.details.as_deref();
     let details = details.ok_or_else(|| invalid(format!("`{}` has no detailed profile", asked.model)))?;
     let question =

@@ -91,6 +91,7 @@ enum Endpoint {
     Ready,
     Metrics,
     Workers,
+    Profile,
     Fit,
 }
 
@@ -107,7 +108,7 @@ const fn route(
 }
 
 /// Every route of the proxy's own.
-pub static ROUTES: [Route; 9] = [
+pub static ROUTES: [Route; 10] = [
     route("/v1/chat/completions", POST, Permission::Inference, Endpoint::Answer(Kind::Chat)),
     route("/v1/completions", POST, Permission::Inference, Endpoint::Answer(Kind::Completion)),
     route("/v1/models", GET, Permission::Inference, Endpoint::Models),
@@ -116,6 +117,7 @@ pub static ROUTES: [Route; 9] = [
     route("/ready", GET, Permission::Open, Endpoint::Ready),
     route("/metrics", GET, Permission::Admin, Endpoint::Metrics),
     route("/admin/v1/workers", GET, Permission::Admin, Endpoint::Workers),
+    route("/admin/v1/profile", GET, Permission::Admin, Endpoint::Profile),
     route("/admin/v1/fit", GET, Permission::Admin, Endpoint::Fit),
 ];
 
@@ -216,6 +218,7 @@ pub(crate) async fn answer(
         Endpoint::Ready => health::ready(proxy),
         Endpoint::Metrics => Ok(admin::metrics(proxy)),
         Endpoint::Workers => Ok(admin::workers(proxy)),
+        Endpoint::Profile => fit::profile(proxy, &parts.uri).await,
         Endpoint::Fit => fit::answer(proxy, &parts.uri).await,
     }
 }

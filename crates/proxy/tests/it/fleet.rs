@@ -1,6 +1,7 @@
 //! Workers come, go, break and recover.
 
 use helios_api::worker::v1::FinishReason;
+use helios_model::MemoryProfile;
 use helios_model::profile::fit::Fit;
 use helios_proxy::{ProxyConfig, WorkerList};
 use serde_json::json;
@@ -44,7 +45,7 @@ async fn the_list_decides_who_is_there() {
     let list: WorkerList = server.get("/admin/v1/workers").await.json().await.expect("JSON");
     let [seen] = list.workers.as_slice() else { panic!("one worker, not {list:?}") };
     assert_eq!((seen.id.as_str(), seen.ready, seen.kv_blocks_total), ("w1", true, 10));
-    assert_eq!(seen.context_tokens_max, 200);
+    assert_eq!((seen.context_tokens_max, seen.memory_bytes), (200, 1 << 30));
 }
 
 #[tokio::test]
@@ -105,26 +106,33 @@ async fn requests_spread_over_equal_workers_and_avoid_busy_ones() {
 #[tokio::test]
 async fn a_question_of_placement_is_answered_from_the_cached_profile() {
     let server = start(ProxyConfig::default(), Vec::new(), Vec::new()).await;
-    let ask = async |query: &str| {
-        let answer = server.get(&format!("/admin/v1/fit?model={MODEL}&{query}")).await;
+    let ask = async |model: &str, query: &str| {
+        let answer = server.get(&format!("/admin/v1/fit?model={model}&{query}")).await;
         (answer.status().as_u16(), answer.text().await.expect("text"))
     };
-    let (status, text) = ask("memory_bytes=1073741824&sequences=4").await;
+    let (status, text) = ask(MODEL, "memory_bytes=1073741824&sequences=4").await;
     let answer: Fit = serde_json::from_str(&text).expect(&text);
     assert!(status == 200 && answer.fits && answer.sequences == 4, "{answer:?}");
-    let (_, text) = ask("memory_bytes=1000000").await;
+    let (_, text) = ask(MODEL, "memory_bytes=1000000").await;
     let answer: Fit = serde_json::from_str(&text).expect(&text);
     assert!(!answer.fits && answer.left_bytes < 0, "{answer:?}");
     for bad in ["", "memory_bytes=1&devices=0", "memory_bytes=1&sequences=0", "memory_bytes=1&colour=red"] {
-        let (status, text) = ask(bad).await;
+        let (status, text) = ask(MODEL, bad).await;
         assert_eq!(status, 400, "{bad}: {text}");
     }
-    let metrics = server.get("/metrics").await.text().await.expect("text");
-    for name in [
-        "helios_profile_cache_hits_total",
-        "helios_profile_cache_misses_total",
-        "helios_profile_cache_age_seconds",
-    ] {
-        assert!(metrics.contains(name), "{name}");
-    }
+    assert_eq!(server.profiles_asked(), [digest(1)]);
+    assert_eq!(ask("asleep", "memory_bytes=1").await.0, 200);
+    assert_eq!(ask("bytes", "memory_bytes=1").await.0, 200);
+    let profile = server.get(&format!("/admin/v1/profile?model={MODEL}")).await;
+    let profile: MemoryProfile = profile.json().await.expect("a profile");
+    assert_eq!(profile, helios_registry::CATALOGUE[0].memory_profile());
+    assert_eq!(server.profiles_asked(), [digest(1), digest(9)], "one question for each version");
+    // No other test of this process asks for profiles.
+    assert_eq!(server.metric("helios_profile_cache_hits_total").await, Some(3.0));
+    assert_eq!(server.metric("helios_profile_cache_misses_total").await, Some(2.0));
+    let grows = async {
+        // The gauge is that of the proxy whose metrics were read last.
+        while server.metric("helios_profile_cache_age_seconds").await.is_none_or(|age| age == 0.0) {}
+    };
+    soon(grows).await;
 }

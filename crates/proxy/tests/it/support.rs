@@ -133,7 +133,8 @@ impl Worker for FakeWorker {
             context_tokens_max: self.context_tokens_max,
             ..Default::default()
         };
-        async { Ok(v1::DescribeResponse { model: Some(model), ..Default::default() }) }.boxed()
+        let told = v1::DescribeResponse { model: Some(model), memory_bytes: 1 << 30, ..Default::default() };
+        async { Ok(told) }.boxed()
     }
 
     fn generate(&self, request: v1::GenerateRequest) -> BoxFuture<'_, Result<ChunkStream, WorkerError>> {
@@ -176,6 +177,8 @@ impl Worker for FakeWorker {
 struct FakeModels {
     /// What was asked for, in order.
     asked: Mutex<Vec<ModelRef>>,
+    /// Whose profile was asked for, in order.
+    profiles_asked: Mutex<Vec<Digest>>,
 }
 
 impl Models for FakeModels {
@@ -208,7 +211,7 @@ impl Models for FakeModels {
     }
 
     fn memory_profile(&self, manifest_digest: Digest) -> BoxFuture<'_, Result<MemoryProfile, ApiError>> {
-        assert_eq!(manifest_digest, digest(1));
+        self.profiles_asked.lock().expect("no panic").push(manifest_digest);
         async { Ok(helios_registry::CATALOGUE[0].memory_profile()) }.boxed()
     }
 }
@@ -331,6 +334,17 @@ impl Server {
     /// What the store was told of models asked for, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.models.asked.lock().expect("no panic").iter().map(ToString::to_string).collect()
+    }
+
+    /// Whose profile the store was asked for, in order.
+    pub(crate) fn profiles_asked(&self) -> Vec<Digest> {
+        self.models.profiles_asked.lock().expect("no panic").clone()
+    }
+
+    /// A figure among the metrics, which all proxies of this process share.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.get("/metrics").await.text().await.expect("text");
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until `/ready` says so, or the contrary.

@@ -67,7 +67,9 @@ pub(super) async fn gather(
         licence: card.and_then(Card::licence),
         lineage: card.map(Card::lineage).unwrap_or_default(),
     };
-    for sibling in listing.selected(&format!("hf:{name}"), file)? {
+    let subject = format!("hf:{name}");
+    for sibling in listing.selected(&subject, file)? {
+        context.before(&sibling.rfilename, &gathered.files, &subject).await?;
         let remote = repository.remote(commit, sibling, expected)?;
         let blob = download(context, &remote).await?;
         gathered.files.push(GatheredFile { path: sibling.rfilename.clone(), blob });

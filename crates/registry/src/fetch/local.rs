@@ -8,17 +8,21 @@ use helios_model::lineage::{ADAPTER_FILE, CARD_BYTES_MAX, CARD_FILE, Card, adapt
 use helios_model::model_files;
 use helios_storage::{DurableFiles, StorageError};
 
-use super::{Context, Gathered, GatheredFile};
-use crate::RegistryError;
+use super::{Context, Gathered, GatheredFile, is_first_shard};
 use crate::blocking::blocking;
 use crate::progress::Phase;
+use crate::{RegistryError, import};
 
 pub(super) async fn gather(context: &Context, path: &Path) -> Result<Gathered, RegistryError> {
     let (intake, reporter, path) = (Arc::clone(&context.intake), context.reporter.clone(), path.to_owned());
     let files = context.registry.files().clone();
+    let subject = format!("`{}`", path.display());
     blocking(move || {
         let mut gathered = about(&files, &path)?;
         for (name, path) in model_files(&files, &path)? {
+            if is_first_shard(&name, &gathered.files) {
+                import::check_small(&intake, &gathered.files, &subject)?;
+            }
             let total = files.size(&path)?;
             let mut report = |done| reporter.file(Phase::Copying, &name, done, Some(total));
             let blob = intake.import_file(&path, &mut report)?;

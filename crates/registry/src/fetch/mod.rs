@@ -17,10 +17,12 @@ use helios_types::Digest;
 
 pub(crate) use download::Wanted;
 pub(crate) use origin::{Fetcher, authorization, causes};
+pub(crate) use rate_limit::retry_after;
 
+use crate::blocking::blocking;
 use crate::pins::Intake;
 use crate::progress::Reporter;
-use crate::{Registry, RegistryError, Source, convert};
+use crate::{Registry, RegistryError, Source, convert, import};
 
 /// What one pull works with.
 pub(crate) struct Context {
@@ -79,6 +81,15 @@ impl Context {
         }
     }
 
+    /// Looks at the small files of a model before the first of its shards is fetched, which is `name`.
+    async fn before(&self, name: &str, files: &[GatheredFile], source: &str) -> Result<(), RegistryError> {
+        if !is_first_shard(name, files) {
+            return Ok(());
+        }
+        let (intake, files, source) = (Arc::clone(&self.intake), files.to_vec(), source.to_owned());
+        blocking(move || import::check_small(&intake, &files, &source)).await
+    }
+
     /// Pins a blob that is here, and says what is known of it.
     async fn adopt(&self, digest: &Digest) -> Option<BlobInfo> {
         let info = self.registry.blob_info(digest).await.ok()?;
@@ -97,6 +108,12 @@ impl Gathered {
     fn one(path: &str, blob: BlobInfo) -> Self {
         Self { files: vec![GatheredFile { path: path.to_owned(), blob }], ..Self::default() }
     }
+}
+
+/// Whether no weights came before this file, which has some; small files come before it.
+fn is_first_shard(name: &str, files: &[GatheredFile]) -> bool {
+    let is_shard = |name: &str| name.ends_with(".safetensors");
+    is_shard(name) && !files.iter().any(|file| is_shard(&file.path))
 }
 
 /// The last part of a path.

@@ -9,7 +9,7 @@ use crate::RegistryError;
 use crate::object::Bucket;
 
 pub(super) async fn gather(context: &Context, url: &Url) -> Result<Gathered, RegistryError> {
-    let bucket = Bucket::open(url, &context.registry.fetcher().config().object_options)?;
+    let bucket = Bucket::open(url, context.registry.fetcher().config())?;
     if url.path().ends_with(".gguf") {
         let name = file_name(url.path());
         let wanted = Wanted { name, digest: None, size: None };
@@ -23,6 +23,7 @@ pub(super) async fn gather(context: &Context, url: &Url) -> Result<Gathered, Reg
     let names: Vec<&str> = objects.iter().map(|(name, _)| name.as_str()).collect();
     let mut gathered = Gathered::default();
     for name in select(url.as_str(), &names)? {
+        context.before(name, &gathered.files, url.as_str()).await?;
         let wanted = Wanted { name, digest: None, size: None };
         let blob = context.bring(wanted, None, &bucket.file(name)).await?;
         gathered.files.push(GatheredFile { path: name.to_owned(), blob });

@@ -5,13 +5,14 @@
 
 use std::sync::OnceLock;
 
+use futures::FutureExt;
 use helios_runtime::Clock;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Response, Url};
 
 use super::rate_limit;
 use crate::config::FetchConfig;
-use crate::transfer::Drip;
+use crate::transfer::{Drip, patiently};
 use crate::{RegistryError, Secret};
 
 /// Redirects of one request.
@@ -87,8 +88,17 @@ impl Fetcher {
         })
     }
 
-    /// A small document, whole.
+    /// A small document, whole; asked for with the patience of a transfer.
     pub(crate) async fn get_small(
+        &self,
+        url: &Url,
+        bearer: Option<&Secret>,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, RegistryError> {
+        patiently(&self.config, || self.ask_small(url, bearer, bytes_max).boxed()).await
+    }
+
+    async fn ask_small(
         &self,
         url: &Url,
         bearer: Option<&Secret>,

@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 /// The longest of what the headers of a refusal ask for: `Retry-After` in seconds or as a date (RFC 9110, 10.2.3), the
 /// reset of an exhausted `RateLimit` (draft-ietf-httpapi-ratelimit-headers), or the older `RateLimit-Reset`.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let waits = [
         text("retry-after").and_then(seconds_or_date),

@@ -28,6 +28,7 @@ use http::HeaderValue;
 pub(crate) use answer::{Answer, range_header};
 pub(crate) use download::{download, fetch_blob};
 pub(crate) use drip::Drip;
+pub(crate) use patience::patiently;
 pub(crate) use turns::Turns;
 
 use crate::{FetchConfig, RegistryError};

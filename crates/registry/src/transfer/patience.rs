@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use helios_runtime::{Clock, Instant};
 use helios_types::Classify;
 
@@ -36,6 +37,24 @@ struct State {
     resume_at: Option<Instant>,
     /// Whether there is none left.
     is_over: bool,
+}
+
+/// The answer to a small question, asked again as a transfer would be.
+///
+/// # Errors
+/// What `ask` says, once patience with it ends.
+pub(crate) async fn patiently<'a, T>(
+    limits: &FetchConfig,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, RegistryError>>,
+) -> Result<T, RegistryError> {
+    let patience = Patience::new(limits);
+    loop {
+        let episode = patience.ready().await;
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => patience.failed(episode, error)?,
+        }
+    }
 }
 
 impl<'a> Patience<'a> {
@@ -93,7 +112,7 @@ impl<'a> Patience<'a> {
         state.episode += 1;
         state.received = received;
         state.resume_at = Some(Clock.now() + wait);
-        tracing::info!(%error, ?wait, "a download broke off and goes on");
+        tracing::info!(%error, ?wait, "an origin is asked again");
         Ok(())
     }
 
@@ -137,10 +156,10 @@ mod tests {
     async fn the_origin_s_wish_is_waited_for_and_an_absurd_one_is_an_error() {
         let limits = FetchConfig { retry_after_max: Duration::from_secs(60), ..FetchConfig::default() };
         let patience = Patience::new(&limits);
-        let before = helios_runtime::Clock.now();
-        patience.failed(0, busy(Some(Duration::from_secs(1)))).expect("worth waiting for");
-        patience.ready().await;
-        assert!(helios_runtime::Clock.now() - before >= Duration::from_secs(1));
+        let (before, minute) = (helios_runtime::Clock.now(), Duration::from_secs(60));
+        patience.failed(0, busy(Some(minute))).expect("worth waiting for");
+        let resume_at = patience.lock().resume_at.expect("a wait");
+        assert!(resume_at >= before + minute);
         assert!(patience.failed(1, busy(Some(Duration::from_secs(3600)))).is_err());
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn open(config: &RegistryConfig, id: &str) -> Result<Vec<Arc<dyn Upst
 fn open_remote(config: &RegistryConfig) -> Result<Option<Remote>, RegistryError> {
     let Some(text) = &config.fleet.remote else { return Ok(None) };
     match text.parse()? {
-        Source::Object(url) => Ok(Some(Remote(Bucket::open(&url, &config.fetch.object_options)?))),
+        Source::Object(url) => Ok(Some(Remote(Bucket::open(&url, &config.fetch)?))),
         _ => Err(RegistryError::invalid_source(text, "a remote store is s3://, gs:// or az://")),
     }
 }

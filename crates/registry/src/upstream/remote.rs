@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use helios_model::Manifest;
 use helios_runtime::Clock;
-use helios_storage::{BlobInfo, Tree};
+use helios_storage::{Blob, BlobInfo, Tree};
 use helios_types::{Digest, ModelRef};
 use serde::{Deserialize, Serialize};
 
@@ -74,18 +73,18 @@ impl Remote {
                 report.blobs_there += 1;
                 continue;
             }
-            object.write(Bytes::from_owner(registry.blob(file).await?)).await?;
+            object.write(registry.file(file).await?).await?;
             report.blobs_pushed += 1;
             report.bytes_pushed += file.blob.size;
         }
         let manifest = resolved.manifest.to_bytes();
-        self.0.file(&manifest_name(&resolved.digest)).write(manifest.into()).await?;
+        self.0.file(&manifest_name(&resolved.digest)).write(Blob::from_vec(manifest)).await?;
         let mut history = self.history(&resolved.reference).await?;
         if history.last().is_none_or(|last| last.digest != resolved.digest) {
             let source = resolved.reference.to_string();
             history.push(TagEntry { digest: resolved.digest, at: Clock.unix_ms(), source });
             let bytes = serde_json::to_vec(&history).expect("invariant: a history has only string keys");
-            self.0.file(&tag_name(&resolved.reference)).write(bytes.into()).await?;
+            self.0.file(&tag_name(&resolved.reference)).write(Blob::from_vec(bytes)).await?;
         }
         Ok(report)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use helios_model::{Role, WeightFormat};
-use helios_registry::{FromSource, Registry, Resolved};
+use helios_registry::{FetchConfig, FleetConfig, FromSource, Registry, Resolved};
 use helios_storage::{Checkpoint, Gguf, NameScheme, SafetensorsHeader, TensorNames, TensorPlan};
 use helios_text::gguf_tokenizer_json;
 use helios_types::{Classify, ErrorCode, TensorType};
@@ -283,5 +283,25 @@ async fn pickles_are_refused_with_a_hint() {
             error.contains("is a pickle") && error.contains("hint: take the safetensors form"),
             "{error}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_model_of_this_store_is_converted_here_whatever_the_parent_has() {
+    let above = Place::new();
+    let parent = above.open().await;
+    let file = above.write("tiny.gguf", &models::gguf(2.0));
+    parent.import(&file, None, &mut |_| {}).await.expect("imported");
+    let address = crate::over_http::serve(helios_registry::http::router(parent)).await;
+    for address in [address, "http://127.0.0.1:9".to_owned()] {
+        let place = Place::new();
+        let fleet = FleetConfig { parent: Some(address.clone()), ..FleetConfig::default() };
+        let registry = place.open_in(fleet, FetchConfig::default()).await;
+        let file = place.write("tiny.gguf", &models::gguf(1.0));
+        let tiny = registry.import(&file, None, &mut |_| {}).await.expect("imported");
+        let converted = registry.pull("convert:tiny:latest#safetensors", None, &mut |_| {}).await;
+        let converted = converted.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let lineage = converted.manifest.lineage.as_ref().and_then(|lineage| lineage.converted.as_ref());
+        assert_eq!(lineage.map(|converted| converted.manifest), Some(tiny.digest), "{address}");
     }
 }

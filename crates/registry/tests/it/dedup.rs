@@ -33,15 +33,14 @@ pub(crate) fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
     fs::write(place.path(folder).join("model.safetensors"), file).expect("a file");
 }
 
-pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
+/// Settings with which the smallest saving is worth it.
+pub(crate) fn config(deduplicate: bool) -> RegistryConfig {
     let dedup = DedupLimits { shared_share_min: 0.2, saved_bytes_min: 1 };
-    let config = RegistryConfig {
-        dedup,
-        deduplicate,
-        gc_grace: std::time::Duration::ZERO,
-        ..RegistryConfig::default()
-    };
-    Registry::open(&place.store(), config).await.expect("the store opens")
+    RegistryConfig { dedup, deduplicate, gc_grace: std::time::Duration::ZERO, ..RegistryConfig::default() }
+}
+
+pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
+    Registry::open(&place.store(), config(deduplicate)).await.expect("the store opens")
 }
 
 pub(crate) async fn import(registry: &Arc<Registry>, place: &Place, folder: &str) -> Resolved {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use helios_metadata::SimulatedMetadata;
 use helios_model::Role;
@@ -11,7 +12,7 @@ use helios_storage::{Disk, SimulatedDisk};
 use helios_types::{Classify, ErrorCode};
 
 use crate::models::{self, Place};
-use crate::origin::{Manner, Origin, moment};
+use crate::origin::{Limit, Manner, Origin, moment};
 
 async fn pull(registry: &Arc<Registry>, spec: &str) -> Result<Resolved, RegistryError> {
     registry.pull(spec, None, &mut |_| {}).await
@@ -184,22 +185,33 @@ async fn ranges_that_break_off_cost_what_is_missing_and_nothing_else() {
 async fn an_origin_that_limits_is_asked_again_when_it_says() {
     let file = models::gguf(1.0);
     let place = Place::new();
-    let registry = place
-        .open_with(FetchConfig {
-            retry_after_max: std::time::Duration::from_secs(1),
-            ..FetchConfig::default()
-        })
-        .await;
-    for header in [("retry-after", "0"), ("ratelimit", "\"api\";r=0;t=1")] {
-        let origin = Origin::start(file.clone(), Manner::Refuses { times: 2, header }).await;
+    let second = Duration::from_secs(1);
+    let registry = place.open_with(FetchConfig { retry_after_max: second, ..FetchConfig::default() }).await;
+    let cases = [(("retry-after", "0"), Duration::ZERO), (("ratelimit", "\"api\";r=0;t=1"), second)];
+    for (header, wait) in cases {
+        let origin = Origin::start(file.clone(), Manner::Honest).await;
+        origin.limit(Limit { times: 2, header, wait });
         pull(&registry, &origin.url()).await.expect("patience helps");
         assert_eq!(origin.asked().len(), 3, "{header:?}");
     }
-    let header = ("retry-after", "3600");
-    let origin = Origin::start(file, Manner::Refuses { times: 2, header }).await;
+    let origin = Origin::start(file, Manner::Honest).await;
+    origin.limit(Limit { times: 2, header: ("retry-after", "3600"), wait: Duration::ZERO });
     let error = pull(&registry, &origin.url()).await.expect_err("too long");
-    assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(3600)));
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
     assert_eq!(origin.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hub_that_limits_is_asked_again_when_it_says() {
+    let file = models::gguf(1.0);
+    let hub = Origin::start(file.clone(), Manner::Honest).await;
+    hub.list(hub_listing("tiny.gguf", &file, None));
+    hub.limit(Limit { times: 1, header: ("retry-after", "1"), wait: Duration::from_secs(1) });
+    let place = Place::new();
+    let registry = place.open_with(hub_config(&hub)).await;
+    pull(&registry, "hf:org/repo").await.expect("patience helps");
+    let asked = hub.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.path.starts_with("/api/")).count(), 2);
 }
 
 /// A pull from an origin of that manner fails, says so, and leaves no model.

@@ -7,6 +7,7 @@ mod archives;
 mod convert;
 mod dedup;
 mod downloads;
+mod families;
 mod fleet;
 mod gc;
 mod imports;

@@ -6,9 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use helios_model::Role;
-use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryError};
+use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryConfig, RegistryError};
 use helios_types::{Classify, ErrorCode, ModelRef};
 
+use crate::dedup;
 use crate::models::{self, Place};
 use crate::origin::moment;
 
@@ -118,6 +119,25 @@ async fn what_one_registry_pushes_another_takes_from_the_bucket() {
     assert_eq!(reader.manifest(&digest).await.expect("kept").files.len(), first.blobs_pushed);
     let error = reader.resolve(&name("org/other:v1")).await.expect_err("never pushed");
     assert_eq!(error.code(), ErrorCode::ModelNotFound, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variant_that_is_kept_as_a_recipe_goes_up_whole() {
+    let server = Server::start().await;
+    let (place, elsewhere) = (Place::new(), Place::new());
+    let fleet = FleetConfig { remote: Some("s3://models/shared".to_owned()), ..FleetConfig::default() };
+    let config = RegistryConfig { fleet: fleet.clone(), fetch: server.fetch(), ..dedup::config(true) };
+    let registry = Registry::open(&place.store(), config).await.expect("the store opens");
+    for (folder, fills) in [("base", [1, 2, 3, 4]), ("tuned", [1, 2, 3, 9])] {
+        dedup::write_variant(&place, folder, &fills);
+        dedup::import(&registry, &place, folder).await;
+    }
+    let recipes = std::fs::read_dir(place.store().join("recipes")).expect("recipes").count();
+    assert_eq!(recipes, 1, "the variant is kept as one");
+    registry.push(&name("tuned")).await.expect("pushed");
+    let reader = elsewhere.open_in(fleet, server.fetch()).await;
+    let file = std::fs::read(place.path("tuned/model.safetensors")).expect("the source");
+    assert!(weights(&reader, "tuned").await == file);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

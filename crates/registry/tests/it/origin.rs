@@ -1,5 +1,6 @@
 //! An origin on loopback that serves one file, well or badly, and remembers what it was asked.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
+use helios_runtime::{Clock, Instant};
 
 /// How an origin answers.
 #[derive(Clone, Debug)]
@@ -35,8 +37,6 @@ pub(crate) enum Manner {
     Redirects(String),
     /// An error status.
     Status(u16),
-    /// First refuses so often, with this header; then honest.
-    Refuses { times: usize, header: (&'static str, &'static str) },
     /// A byte now and then.
     Drips,
     /// Another range than the one asked for.
@@ -64,8 +64,23 @@ impl Asked {
     }
 }
 
+/// How often an origin lets itself be asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// It refuses so many requests first.
+    pub(crate) times: usize,
+    /// It says so with this header.
+    pub(crate) header: (&'static str, &'static str),
+    /// Whoever comes sooner after a refusal is refused for good.
+    pub(crate) wait: Duration,
+}
+
 struct Shared {
     file: Mutex<Bytes>,
+    /// More files, by the last part of their path.
+    files: Mutex<HashMap<String, Bytes>>,
+    limit: Mutex<Option<Limit>>,
+    refused_at: Mutex<Option<Instant>>,
     listing: Mutex<Option<String>>,
     manner: Mutex<Manner>,
     asked: Mutex<Vec<Asked>>,
@@ -83,6 +98,9 @@ impl Origin {
     pub(crate) async fn start(file: Vec<u8>, manner: Manner) -> Self {
         let shared = Arc::new(Shared {
             file: Mutex::new(file.into()),
+            files: Mutex::default(),
+            limit: Mutex::default(),
+            refused_at: Mutex::default(),
             listing: Mutex::default(),
             manner: Mutex::new(manner),
             asked: Mutex::default(),
@@ -100,6 +118,14 @@ impl Origin {
 
     pub(crate) fn serve(&self, file: Vec<u8>) {
         *self.shared.file.lock().expect("a lock") = file.into();
+    }
+
+    pub(crate) fn hold(&self, name: &str, file: Vec<u8>) {
+        self.shared.files.lock().expect("a lock").insert(name.to_owned(), file.into());
+    }
+
+    pub(crate) fn limit(&self, limit: Limit) {
+        *self.shared.limit.lock().expect("a lock") = Some(limit);
     }
 
     pub(crate) fn list(&self, listing: serde_json::Value) {
@@ -124,11 +150,15 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
         authorization: text(header::AUTHORIZATION),
     };
     shared.asked.lock().expect("a lock").push(asked.clone());
+    if let Some(refusal) = refusal(&shared) {
+        return refusal;
+    }
     if uri.path().starts_with("/api/") {
         let listing = shared.listing.lock().expect("a lock").clone();
         return listing.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response);
     }
-    let file = shared.file.lock().expect("a lock").clone();
+    let named = uri.path().rsplit('/').next().and_then(|name| shared.files.lock().ok()?.get(name).cloned());
+    let file = named.unwrap_or_else(|| shared.file.lock().expect("a lock").clone());
     let etag = format!(
         "\"{:x}\"",
         file.iter().step_by(997).fold(7_u64, |sum, &byte| sum.wrapping_mul(31) + u64::from(byte))
@@ -144,6 +174,19 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
     respond(&current, file, &etag, range)
 }
 
+/// What whoever asks too often is told.
+fn refusal(shared: &Shared) -> Option<Response> {
+    let mut limit = shared.limit.lock().expect("a lock");
+    let limit = limit.as_mut()?;
+    let mut refused_at = shared.refused_at.lock().expect("a lock");
+    if refused_at.is_some_and(|at| Clock.now() - at < limit.wait) {
+        return Some(StatusCode::FORBIDDEN.into_response());
+    }
+    limit.times = limit.times.checked_sub(1)?;
+    *refused_at = Some(Clock.now());
+    Some((StatusCode::TOO_MANY_REQUESTS, [limit.header]).into_response())
+}
+
 /// How this request is answered; the next one perhaps otherwise.
 fn next_manner(shared: &Shared) -> Manner {
     let mut manner = shared.manner.lock().expect("a lock");
@@ -154,10 +197,7 @@ fn next_manner(shared: &Shared) -> Manner {
     }
     match current {
         Manner::Cuts { times, after } if times > 1 => *manner = Manner::Cuts { times: times - 1, after },
-        Manner::Refuses { times, header } if times > 1 => {
-            *manner = Manner::Refuses { times: times - 1, header };
-        }
-        Manner::Cuts { .. } | Manner::Refuses { .. } => *manner = Manner::Honest,
+        Manner::Cuts { .. } => *manner = Manner::Honest,
         _ => {}
     }
     current
@@ -227,9 +267,6 @@ fn respond(manner: &Manner, file: Bytes, etag: &str, range: Option<Range<usize>>
                 Ok::<_, Infallible>(Bytes::copy_from_slice(&[byte]))
             });
             whole(Body::from_stream(drops), part, part)
-        }
-        Manner::Refuses { header: (name, value), .. } => {
-            (StatusCode::TOO_MANY_REQUESTS, [(*name, *value)]).into_response()
         }
         Manner::Compresses => (common, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
         Manner::Redirects(_) => StatusCode::LOOP_DETECTED.into_response(),

@@ -1,10 +1,12 @@
 //! Memory profiles of models in the store: as of their files, where they are told, and across releases.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use helios_model::profile::parallel::{Degrees, Precision};
 use helios_model::profile::profile_of_path;
-use helios_model::{Manifest, MemoryProfile};
+use helios_model::{Manifest, MemoryProfile, Role};
 use serde_json::Value;
 
 use crate::models::{self, Place};
@@ -56,6 +58,26 @@ async fn manifests_of_earlier_releases_keep_their_bytes() {
     let read = Manifest::parse("earlier", &bytes).expect("a manifest");
     assert_eq!(read.to_bytes(), bytes);
     assert_eq!(registry.profile(&read).await.expect("from the headers"), profile);
+}
+
+#[tokio::test]
+async fn a_profile_that_is_not_in_the_manifest_is_made_from_headers_once() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("tiny.gguf", &models::large_gguf(1 << 20));
+    let imported = registry.import(&file, None, &mut |_| {}).await.expect("imported");
+    let today = (*imported.manifest).clone();
+    let earlier = Manifest { metadata: None, profile: None, ..today.clone() };
+    let weights = today.required(Role::Weights).expect("weights");
+    let blob = place.store().join("blobs/sha256").join(weights.blob.digest.hex());
+    let mut bytes = fs::read(&blob).expect("a blob");
+    *bytes.last_mut().expect("bytes") ^= 1;
+    fs::set_permissions(&blob, fs::Permissions::from_mode(0o600)).expect("writable");
+    fs::write(&blob, bytes).expect("a blob that is wrong behind its header");
+    assert_eq!(registry.profile(&earlier).await.ok(), today.profile);
+    assert!(registry.blob(weights).await.is_err(), "the whole file is wrong");
+    assert!(!registry.blobs().contains(&weights.blob.digest), "it is in the quarantine");
+    assert_eq!(registry.profile(&earlier).await.ok(), today.profile, "it is kept");
 }
 
 #[test]

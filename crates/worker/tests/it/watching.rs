@@ -72,4 +72,5 @@ async fn describe_says_who_this_is() {
     assert_eq!(model.manifest_digest, MANIFEST.to_string());
     assert_eq!((model.vocabulary, model.block_tokens), (96, 16));
     assert!(model.context_tokens_max > 100_000);
+    assert!(who.memory_bytes > 1 << 20, "what the kernel says, not {}", who.memory_bytes);
 }

@@ -1,5 +1,8 @@
 //! Folders of an object store: S3-compatible, Google Cloud Storage, Azure.
 
+mod limits;
+mod upload;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +10,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use helios_storage::FileBytes;
 use http::HeaderValue;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart};
+use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::Url;
 
+use limits::{Limited, Patient};
+
 use crate::transfer::{Answer, Origin, SourceKind};
-use crate::{ObjectOptions, RegistryError};
+use crate::{FetchConfig, RegistryError};
 
 /// Objects below one folder.
 const OBJECTS_MAX: usize = 10_000;
-/// Bytes of one part of an upload, and of the largest object that goes up in one piece.
-const PART_BYTES: usize = 8 << 20;
-/// Parts of one upload on their way at a time: with the largest part, 40 MiB of memory at most.
-const PARTS_MAX: usize = 4;
+/// How often one request is made again that failed.
+const RETRIES_MAX: usize = 2;
+/// How long after its beginning, beside what the store asks to wait.
+const RETRIES_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A folder of a bucket. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,11 +45,13 @@ impl Bucket {
     ///
     /// # Errors
     /// [`RegistryError::InvalidSource`] for an address or options that cannot be.
-    pub(crate) fn open(url: &Url, options: &ObjectOptions) -> Result<Self, RegistryError> {
+    pub(crate) fn open(url: &Url, fetch: &FetchConfig) -> Result<Self, RegistryError> {
+        Self::open_over(url, fetch, ReqwestConnector::default())
+    }
+
+    fn open_over(url: &Url, fetch: &FetchConfig, http: impl HttpConnector) -> Result<Self, RegistryError> {
         let invalid = |error: Error| RegistryError::invalid_source(url.as_str(), error.to_string());
-        let retry =
-            RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() };
-        let store = build(url, options, retry).map_err(invalid)?;
+        let store = build(url, fetch, http).map_err(invalid)?;
         let folder = Path::from_url_path(url.path()).map_err(|error| invalid(error.into()))?;
         Ok(Self { store, folder, shown: url.to_string().trim_end_matches('/').to_owned() })
     }
@@ -76,19 +85,29 @@ impl Bucket {
     }
 }
 
-fn build(url: &Url, options: &ObjectOptions, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>, Error> {
+fn build(url: &Url, fetch: &FetchConfig, http: impl HttpConnector) -> Result<Arc<dyn ObjectStore>, Error> {
+    let options = &fetch.object_options;
+    let http = Patient { http, wait_max: fetch.retry_after_max };
+    let retry = RetryConfig {
+        max_retries: RETRIES_MAX,
+        retry_timeout: RETRIES_TIME_MAX + fetch.retry_after_max,
+        ..RetryConfig::default()
+    };
     // Each store takes the options that it knows: those of others may be set in the same environment.
     Ok(match url.scheme() {
         "gs" => {
-            let builder = GoogleCloudStorageBuilder::new().with_url(url.as_str()).with_retry(retry);
+            let builder = GoogleCloudStorageBuilder::new().with_url(url.as_str());
+            let builder = builder.with_retry(retry).with_http_connector(http);
             Arc::new(options.fold(builder, |builder, key, value| builder.with_config(key, value)).build()?)
         }
         "az" => {
-            let builder = MicrosoftAzureBuilder::new().with_url(url.as_str()).with_retry(retry);
+            let builder = MicrosoftAzureBuilder::new().with_url(url.as_str());
+            let builder = builder.with_retry(retry).with_http_connector(http);
             Arc::new(options.fold(builder, |builder, key, value| builder.with_config(key, value)).build()?)
         }
         _ => {
-            let builder = AmazonS3Builder::new().with_url(url.as_str()).with_retry(retry);
+            let builder = AmazonS3Builder::new().with_url(url.as_str());
+            let builder = builder.with_retry(retry).with_http_connector(http);
             Arc::new(options.fold(builder, |builder, key, value| builder.with_config(key, value)).build()?)
         }
     })
@@ -125,20 +144,9 @@ impl ObjectFile {
         }
     }
 
-    /// Puts the object there, in parts if it is large; it appears whole or not at all.
-    pub(crate) async fn write(&self, bytes: Bytes) -> Result<(), RegistryError> {
-        let failed = |error: Error| failed(&self.shown, &error);
-        if bytes.len() <= PART_BYTES {
-            return self.store.put(&self.path, bytes.into()).await.map(drop).map_err(failed);
-        }
-        let upload = self.store.put_multipart(&self.path).await.map_err(failed)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            upload.wait_for_capacity(PARTS_MAX).await.map_err(failed)?;
-            upload.put(rest.split_to(rest.len().min(PART_BYTES)));
-        }
-        upload.finish().await.map(drop).map_err(failed)
+    /// Puts the object there, in parts if it is large; it appears whole or not at all. Nothing of a file is copied.
+    pub(crate) async fn write(&self, file: impl Into<FileBytes>) -> Result<(), RegistryError> {
+        upload::put(&*self.store, &self.path, &file.into()).await.map_err(|error| failed(&self.shown, &error))
     }
 
     async fn ask(&self, range: Option<Range<u64>>, tag: Option<String>) -> Result<Answer, Error> {
@@ -181,20 +189,33 @@ impl Origin for ObjectFile {
 
 /// The error of a store in our words. What the store's client tried again already counts as out of reach.
 fn failed(shown: &str, error: &Error) -> RegistryError {
-    let url = shown.to_owned();
-    let (status, hint) = match error {
-        Error::NotFound { .. } => (404, "check bucket and name"),
-        Error::PermissionDenied { .. } => (403, "the credentials do not give the right to this"),
+    let (url, cause) = (shown.to_owned(), innermost(error));
+    let (status, hint, retry_after) = match error {
+        Error::NotFound { .. } => (404, "check bucket and name", None),
+        Error::PermissionDenied { .. } => (403, "the credentials do not give the right to this", None),
         Error::Unauthenticated { .. } => {
-            (401, "set the store's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            let hint = "set the store's credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+            (401, hint, None)
         }
-        error => {
-            let mut cause: &dyn std::error::Error = error;
-            while let Some(source) = cause.source() {
-                cause = source;
-            }
-            return RegistryError::OriginUnreachable { url, problem: cause.to_string() };
-        }
+        _ => match cause.downcast_ref::<Limited>() {
+            Some(limited) => (
+                limited.status,
+                "the store limits how often it is asked; try again later",
+                Some(limited.wait),
+            ),
+            None => return RegistryError::OriginUnreachable { url, problem: cause.to_string() },
+        },
     };
-    RegistryError::OriginStatus { url, status, hint, retry_after: None }
+    RegistryError::OriginStatus { url, status, hint, retry_after }
 }
+
+fn innermost(error: &Error) -> &(dyn std::error::Error + 'static) {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
+#[cfg(test)]
+mod tests;
