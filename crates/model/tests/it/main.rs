@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests touch files as anybody may")]
 
+mod convert;
 mod profile;
 #[allow(dead_code, reason = "the tests of the crates above need more of it")]
 mod tiny;
