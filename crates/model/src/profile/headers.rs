@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use helios_storage::{
-    Blob, Checkpoint, DurableFiles, FormatProblem, Gguf, ModelConfig, RealDisk, SafetensorsHeader,
-    StorageError, TensorInfo,
+    Blob, Checkpoint, DurableFiles, FormatProblem, Gguf, RealDisk, SafetensorsHeader, StorageError,
+    TensorInfo,
 };
 
 use super::{MemoryProfile, ModelShape};
@@ -33,7 +33,7 @@ pub fn profile_of_path(path: &Path) -> Result<MemoryProfile, ModelError> {
         match name.rsplit('.').next() {
             Some("gguf") => {
                 let gguf = growing(size, read, |prefix| Gguf::parse_prefix(&name, prefix, size as usize))?;
-                shape = Some(ModelShape::from(&ModelConfig::from_gguf(&name, &gguf)?));
+                shape = Some(ModelShape::from_gguf(&name, &gguf)?);
                 tensors.extend(gguf.tensors);
             }
             Some("safetensors") => {
@@ -52,7 +52,7 @@ pub fn profile_of_path(path: &Path) -> Result<MemoryProfile, ModelError> {
 /// The profile of files that are mapped already: weights by name, with `config.json` unless they are one GGUF file.
 ///
 /// # Errors
-/// [`ModelError::Invalid`] for files without weights or configuration; [`ModelError::Storage`], [`ModelError::Config`].
+/// [`ModelError::Invalid`] for files without weights or configuration; [`ModelError::Storage`].
 pub fn profile_of_files(
     config: Option<&[u8]>,
     mut weights: Vec<(String, Blob)>,
@@ -61,7 +61,7 @@ pub fn profile_of_files(
     let (shape, tensors): (ModelShape, Vec<TensorInfo>) = match (config, weights.as_slice()) {
         (None, [(name, blob)]) if name.ends_with(".gguf") => {
             let gguf = Gguf::parse(name, blob)?;
-            (ModelShape::from(&ModelConfig::from_gguf(name, &gguf)?), gguf.tensors)
+            (ModelShape::from_gguf(name, &gguf)?, gguf.tensors)
         }
         (Some(config), [_, ..]) => {
             let checkpoint = Checkpoint::from_safetensors(std::mem::take(&mut weights), None)?;

@@ -4,5 +4,6 @@
 
 mod convert;
 mod profile;
+mod shapes;
 #[allow(dead_code, reason = "the tests of the crates above need more of it")]
 mod tiny;
