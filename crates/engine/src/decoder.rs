@@ -208,3 +208,24 @@ fn rope_style(layout: RopeLayout) -> RopeStyle {
         RopeLayout::HalfSplit => RopeStyle::HalfSplit,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn working_memory_is_what_the_configuration_says() {
+        let config = br#"{"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576,
+            "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}"#;
+        let config = ModelConfig::from_hugging_face(config).expect("a configuration");
+        let mut work = Work::default();
+        for tokens in [1, 512] {
+            work.resize(&config, tokens);
+            work.logits.resize(LOGIT_ROWS_MAX * config.vocab, 0.0);
+            let Work { stream, normed, queries, keys, values, attended, gate, up, activated, logits } = &work;
+            let buffers = [stream, normed, queries, keys, values, attended, gate, up, activated, logits];
+            let bytes: usize = buffers.iter().map(|buffer| size_of_val(buffer.as_slice())).sum();
+            assert_eq!(bytes, config.activation_bytes(tokens, LOGIT_ROWS_MAX));
+        }
+    }
+}

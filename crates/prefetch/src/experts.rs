@@ -109,6 +109,7 @@ const BINS: usize = 96;
 #[derive(Debug, Default)]
 struct TimeOfDay {
     counts: Vec<Option<Box<[f64; BINS]>>>,
+    first_day: u64,
     day: u64,
     /// What a request of today counts.
     unit: f64,
@@ -135,7 +136,7 @@ impl Expert for TimeOfDay {
         }
         let day = (event.at / DAY_SECONDS) as u64;
         if self.unit == 0.0 {
-            (self.unit, self.day) = (1.0, day);
+            (self.unit, self.first_day, self.day) = (1.0, day, day);
         }
         let passed = day.saturating_sub(self.day).min(1000);
         self.unit *= Self::DAY_GROWTH.powi(passed as i32);
@@ -146,13 +147,12 @@ impl Expert for TimeOfDay {
 
     /// The rest of this bin and the beginning of the next.
     fn predict(&self, at: f64, shares: &mut [f64]) -> bool {
-        const TODAY_ONLY: u64 = 1;
         let (bin, passed) = Self::bin(at);
         for (share, bins) in shares.iter_mut().zip(&self.counts) {
             let Some(bins) = bins else { continue };
             *share = (1.0 - passed) * bins[bin] + passed * bins[(bin + 1) % BINS];
         }
-        self.day >= TODAY_ONLY && shares.iter().sum::<f64>() > 0.5 * self.unit
+        self.day > self.first_day && shares.iter().sum::<f64>() > 0.5 * self.unit
     }
 }
 

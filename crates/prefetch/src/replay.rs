@@ -57,7 +57,8 @@ impl Outcome {
 /// Runs a contender over a trace with a budget of bytes.
 pub fn replay(trace: &Trace, budget_bytes: u64, contender: Contender) -> Outcome {
     let mut tier = Tier::new(trace, budget_bytes, contender);
-    let mut now = 0.0;
+    // Nothing happens before the first event, however long after midnight of the first day it is.
+    let mut now = trace.events.first().map_or(0.0, |event| event.at);
     for (index, event) in trace.events.iter().enumerate() {
         tier.upcoming = index;
         while now + TICK_SECONDS < event.at {
@@ -249,6 +250,27 @@ mod tests {
             sum.add(&replay(&trace, trace.bytes() / 4, contender));
         }
         sum
+    }
+
+    #[test]
+    fn a_recorded_trace_begins_with_its_first_event() {
+        // Whole seconds since 1970, as a store records: they stay exact when they are moved.
+        const DAYS_SINCE_1970: f64 = 20_000.0;
+        let mut generated = Trace::generate(Pattern::Mixed, 31);
+        generated.events.iter_mut().for_each(|event| event.at = event.at.floor());
+        let mut recorded = generated.clone();
+        recorded.events.iter_mut().for_each(|event| event.at += DAYS_SINCE_1970 * 86_400.0);
+        let prefetch = Contender::Policy(PolicyOptions::default());
+        for contender in [Contender::Lru, prefetch, Contender::Oracle] {
+            let outcome = |trace: &Trace| replay(trace, trace.bytes() / 4, contender);
+            let (expected, found) = (outcome(&generated), outcome(&recorded));
+            let waited_more = found.waited_seconds - expected.waited_seconds;
+            assert!(waited_more.abs() < 0.01, "{contender:?}: {waited_more} s");
+            let waited_seconds = expected.waited_seconds;
+            assert_eq!(Outcome { waited_seconds, ..found }, expected, "{contender:?}");
+            let first = outcome(&Trace { events: recorded.events[..1].to_vec(), ..recorded.clone() });
+            assert_eq!((first.requests, first.hits), (1, 0), "{contender:?} had no time to fetch anything");
+        }
     }
 
     #[test]

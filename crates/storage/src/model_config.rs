@@ -92,9 +92,10 @@ impl ModelConfig {
     }
 
     /// Peak of working memory for a step of `step_tokens` tokens that samples up to `sequences_max` of them, above
-    /// weights and KV.
+    /// weights and KV: the stream and its norm, queries and their result, keys, values, both halves of the feed-forward
+    /// layer and their product, and the logits.
     pub fn activation_bytes(&self, step_tokens: usize, sequences_max: usize) -> usize {
-        let per_token = 3 * self.hidden + 2 * self.query_width() + 2 * self.kv_width() + 2 * self.ffn;
+        let per_token = 2 * self.hidden + 2 * self.query_width() + 2 * self.kv_width() + 3 * self.ffn;
         size_of::<f32>() * (step_tokens * per_token + sequences_max * self.vocab)
     }
 

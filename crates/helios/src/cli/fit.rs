@@ -33,7 +33,10 @@ pub(crate) struct FitArgs {
     /// How keys and values are held
     #[arg(long, value_enum, default_value_t = KvAs::F16)]
     pub(crate) kv: KvAs,
-    /// One JSON object on standard output, with the profile and its table for every precision and degree
+    /// Print what the fullest rank needs at every precision, parallel degree and batch, too
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) table: bool,
+    /// One JSON object on standard output, with the profile and that table
     #[arg(long)]
     pub(crate) json: bool,
 }

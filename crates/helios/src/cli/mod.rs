@@ -258,12 +258,25 @@ pub(crate) struct BenchPrefetchArgs {
     /// Traces of each pattern
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) seeds: u64,
+    /// Seed of the first of them; the policy was tuned on `--first-seed 1 --seeds 3`
+    #[arg(long, value_name = "SEED", default_value_t = 101, value_parser = clap::value_parser!(u64).range(0..1 << 32),
+        conflicts_with = "history")]
+    pub(crate) first_seed: u64,
     /// Memory of the tier, as a percentage of the bytes of all models
     #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=100))]
     pub(crate) budget: u64,
     /// Replay a recorded history instead: the `history.json` of a store's folder
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
     pub(crate) history: Option<std::path::PathBuf>,
+    /// Requests ahead that a use is expected within [default: the policy's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) horizon: Option<u32>,
+    /// Probability of use below which nothing is prefetched [default: the policy's]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
+    pub(crate) probability: Option<u32>,
+    /// How much a prefetch must be worth of what leaves for it [default: the policy's]
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) margin: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use helios_model::MemoryProfile;
 use helios_model::profile::fit::{Fit, Place, Question, fit};
-use helios_model::profile::parallel::{Degrees, KvPrecision, Precision};
+use helios_model::profile::parallel::{Degrees, KvPrecision, Precision, STEP_TOKENS};
 use helios_model::profile::{ProfileDetails, profile_of_path};
 use helios_proxy::{WorkerList, WorkerView};
 use helios_registry::{Source, catalogue};
@@ -58,6 +58,9 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
             Some(answer) => print_answer(answer),
             None => println!("{}: the model cannot be divided so: {}", place.name, indivisible(details)),
         }
+    }
+    if args.table {
+        print_table(details);
     }
     Ok(())
 }
@@ -196,4 +199,29 @@ fn print_answer(fit: &Fit) {
         "  at most {} tokens for {sequences} at once, or {} at once of {context} tokens",
         fit.context_tokens_max, fit.sequences_max
     );
+}
+
+/// What the fullest rank needs at every precision, degree and batch: a line for each number of ranks.
+fn print_table(details: &ProfileDetails) {
+    println!(
+        "\nthe fullest rank of so many tensor-parallel ranks x stages: weights, KV of a token, and working memory of a"
+    );
+    println!("step of {STEP_TOKENS} tokens that samples so many sequences");
+    let table = details.table();
+    let batches = table.first().map(|line| line.activation_bytes.keys().copied().collect::<Vec<_>>());
+    let heads = Precision::ALL.iter().map(|precision| precision.as_str().to_owned());
+    let heads = heads.chain(KvPrecision::ALL.iter().map(|precision| format!("KV {}", precision.as_str())));
+    let heads = heads.chain(batches.iter().flatten().map(|sequences| format!("step of {sequences}")));
+    print_line("ranks", heads);
+    for line in &table {
+        let Degrees { tensor, pipeline } = line.degrees;
+        let bytes = line.weight_bytes.values().chain(line.kv_bytes_per_token.values());
+        let bytes = bytes.chain(line.activation_bytes.values());
+        print_line(&format!("{tensor} x {pipeline}"), bytes.map(|bytes| show_size(*bytes)));
+    }
+}
+
+fn print_line(first: &str, columns: impl Iterator<Item = String>) {
+    let columns: Vec<String> = columns.map(|column| format!(" {column:>10}")).collect();
+    println!("{first:<5}{}", columns.concat());
 }

@@ -46,10 +46,8 @@ pub(crate) async fn show(config: &Config, args: &ShowArgs) -> anyhow::Result<()>
     let (resolved, history) = store.show(&args.model.parse()?).await?;
     let ancestors = ancestors(&store, &resolved).await?;
     if args.json {
-        let totals = match &resolved.manifest.profile {
-            Some(_) => Some(store.profile(&resolved).await?.totals()),
-            None => None,
-        };
+        // As `helios fit` has them, which also says why files that are no model have none.
+        let totals = store.profile(&resolved).await.ok().map(|profile| profile.totals());
         let shown = json!({
             "model": resolved.reference,
             "digest": resolved.digest,

@@ -21,3 +21,4 @@ mod small_model;
 #[path = "../../../model/tests/it/tiny.rs"]
 #[allow(dead_code, reason = "the tests of other crates use the rest")]
 mod tiny_models;
+mod verbs;

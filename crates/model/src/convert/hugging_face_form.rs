@@ -20,13 +20,10 @@ use crate::ModelError;
 use crate::selection::INDEX_FILE;
 use crate::understand::gguf_file_vocab;
 
-/// Tensor bytes of one shard, as `transformers` divides.
-const SHARD_BYTES_MAX: usize = 5_000_000_000;
-
 /// Small files by name.
 type SmallFiles = BTreeMap<String, Vec<u8>>;
 
-pub(super) fn files(origin: &Origin) -> Result<Vec<FormFile<'_>>, ModelError> {
+pub(super) fn files(origin: &Origin, shard_bytes_max: usize) -> Result<Vec<FormFile<'_>>, ModelError> {
     let gguf =
         origin.gguf.as_ref().ok_or_else(|| origin.refused("it is no GGUF file", "choose another form"))?;
     let narrow = widened(gguf)?;
@@ -38,7 +35,7 @@ pub(super) fn files(origin: &Origin) -> Result<Vec<FormFile<'_>>, ModelError> {
         None => made(origin, gguf, &vocab, &planned)?,
     };
     let mut files: Vec<_> = small.into_iter().map(|(name, bytes)| FormFile::Small { name, bytes }).collect();
-    files.extend(shards(gguf, planned)?);
+    files.extend(shards(gguf, planned, shard_bytes_max)?);
     Ok(files)
 }
 
@@ -53,9 +50,14 @@ fn widened(gguf: &Gguf) -> Result<BTreeMap<String, TensorType>, ModelError> {
     Ok(widened)
 }
 
-fn shards<'a>(gguf: &Gguf, planned: Vec<Planned<'a>>) -> Result<Vec<FormFile<'a>>, ModelError> {
+fn shards<'a>(
+    gguf: &Gguf,
+    planned: Vec<Planned<'a>>,
+    shard_bytes_max: usize,
+) -> Result<Vec<FormFile<'a>>, ModelError> {
     let metadata = leftover_keys(gguf);
-    let shards = divide(planned);
+    let total_bytes: usize = planned.iter().map(bytes_of).sum();
+    let shards = divide(planned, shard_bytes_max);
     let count = shards.len();
     let mut weight_map = serde_json::Map::new();
     let mut files = Vec::new();
@@ -70,21 +72,24 @@ fn shards<'a>(gguf: &Gguf, planned: Vec<Planned<'a>>) -> Result<Vec<FormFile<'a>
         files.push(FormFile::Tensors(TensorFile { name, layout, tensors }));
     }
     if count > 1 {
-        let total = gguf.tensors.iter().map(|tensor| tensor.range.len()).sum::<usize>();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        let index = json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
         files.push(FormFile::Small { name: INDEX_FILE.to_owned(), bytes: index.to_string().into_bytes() });
     }
     Ok(files)
 }
 
+/// Bytes of a tensor as it is written.
+fn bytes_of(tensor: &Planned<'_>) -> usize {
+    tensor.plan.tensor_type.bytes_of(tensor.plan.shape.iter().product()).unwrap_or(0)
+}
+
 /// Tensors in order, a new shard where the next one would not fit.
-fn divide(planned: Vec<Planned<'_>>) -> Vec<Vec<Planned<'_>>> {
+fn divide(planned: Vec<Planned<'_>>, shard_bytes_max: usize) -> Vec<Vec<Planned<'_>>> {
     let mut shards = vec![Vec::new()];
     let mut used = 0;
     for tensor in planned {
-        let elements = tensor.plan.shape.iter().product();
-        let bytes = tensor.plan.tensor_type.bytes_of(elements).unwrap_or(0);
-        if used > 0 && used + bytes > SHARD_BYTES_MAX {
+        let bytes = bytes_of(&tensor);
+        if used > 0 && used + bytes > shard_bytes_max {
             shards.push(Vec::new());
             used = 0;
         }

@@ -20,6 +20,9 @@ use crate::manifest::{Manifest, Role, WeightFormat};
 use elements::Output;
 use tensors::Planned;
 
+/// Tensor bytes of one shard, as `transformers` divides.
+const SHARD_BYTES_MAX: usize = 5_000_000_000;
+
 /// A model to be converted, opened.
 #[derive(Debug)]
 pub struct Origin {
@@ -119,9 +122,22 @@ impl Origin {
     /// # Errors
     /// [`ModelError::NotConvertible`] for what cannot be said in that form; [`ModelError`] for what cannot be read.
     pub fn form(&self, format: WeightFormat) -> Result<Vec<FormFile<'_>>, ModelError> {
+        self.form_in_shards(format, SHARD_BYTES_MAX)
+    }
+
+    /// As [`form`](Self::form), with at most `shard_bytes_max` bytes of tensors in a file, or one tensor; a GGUF file is
+    /// always one.
+    ///
+    /// # Errors
+    /// As [`form`](Self::form).
+    pub fn form_in_shards(
+        &self,
+        format: WeightFormat,
+        shard_bytes_max: usize,
+    ) -> Result<Vec<FormFile<'_>>, ModelError> {
         match format {
             WeightFormat::Gguf => gguf_form::files(self),
-            WeightFormat::Safetensors => hugging_face_form::files(self),
+            WeightFormat::Safetensors => hugging_face_form::files(self, shard_bytes_max),
         }
     }
 

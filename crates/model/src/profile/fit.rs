@@ -195,6 +195,7 @@ mod tests {
             heads: 32,
             kv_heads: 8,
             head_dim: 128,
+            kv_head_elements: None,
             vocab: 128_256,
             context_tokens: 8192,
             window: None,

@@ -7,7 +7,6 @@
 
 mod accelerate;
 pub mod fit;
-mod gguf_shape;
 mod headers;
 pub mod parallel;
 mod shape;

@@ -4,14 +4,18 @@
 //! one); vectors are on every rank. Pipeline stages divide layers; the first has the embedding, the last the output. All
 //! shares round up, so that the figures are bounds.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ModelShape, ProfileDetails, Weights};
 
 /// Tokens whose KV is allocated together.
 pub const BLOCK_TOKENS: u64 = 16;
-/// The tensor-parallel degrees that a profile lists.
-pub(crate) const DEGREES: [u64; 4] = [1, 2, 4, 8];
+/// The degrees that a profile lists, of ranks that share every layer and of stages that share the layers.
+const DEGREES: [u64; 4] = [1, 2, 4, 8];
+/// The batches that a profile lists: sequences that one step samples.
+const BATCHES: [u64; 3] = [1, 16, 64];
 
 /// How weights are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ pub enum Precision {
 }
 
 /// How keys and values are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvPrecision {
     /// 4 bytes an element.
@@ -50,19 +54,17 @@ pub struct Degrees {
     pub pipeline: u64,
 }
 
-/// One line of a profile's table: the fullest rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One line of a profile's table: what the fullest rank needs where so many share the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankNeeds {
-    /// How weights are held.
-    pub precision: Precision,
     /// How many ranks there are.
     pub degrees: Degrees,
-    /// Weights of the fullest rank.
-    pub weight_bytes: u64,
-    /// KV of one token in f16.
-    pub kv_bytes_per_token: u64,
-    /// Peak of working memory for a step of [`STEP_TOKENS`] tokens that samples one.
-    pub activation_bytes: u64,
+    /// Weights, by how they are held.
+    pub weight_bytes: BTreeMap<Precision, u64>,
+    /// KV of one token, by how keys and values are held.
+    pub kv_bytes_per_token: BTreeMap<KvPrecision, u64>,
+    /// Peak of working memory for a step of [`STEP_TOKENS`] tokens, by how many sequences it samples.
+    pub activation_bytes: BTreeMap<u64, u64>,
 }
 
 /// Tokens of a step in tables; the native engine's limit.
@@ -104,6 +106,18 @@ impl Precision {
 }
 
 impl KvPrecision {
+    /// Every precision.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Int8];
+
+    /// The name in flags and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// Bytes of one element.
     pub const fn bytes(self) -> u64 {
         match self {
@@ -159,28 +173,24 @@ impl ProfileDetails {
         layers + embedding.max(last)
     }
 
-    /// The table: every precision at every degree that divides the model.
+    /// The table: a line for all degrees that divide the model, fewest stages first.
     pub fn table(&self) -> Vec<RankNeeds> {
-        let mut rows = Vec::new();
-        for precision in Precision::ALL {
-            for tensor in DEGREES {
-                let degrees = Degrees { tensor, pipeline: 1 };
-                if degrees.divide(&self.shape) {
-                    rows.push(self.rank_needs(precision, degrees));
-                }
-            }
-        }
-        rows
+        let degrees = DEGREES.iter().flat_map(|&pipeline| DEGREES.map(|tensor| Degrees { tensor, pipeline }));
+        let dividing = degrees.filter(|degrees| degrees.divide(&self.shape));
+        dividing.map(|degrees| self.rank_needs(degrees)).collect()
     }
 
     /// One line of the table.
-    pub(crate) fn rank_needs(&self, precision: Precision, degrees: Degrees) -> RankNeeds {
+    fn rank_needs(&self, degrees: Degrees) -> RankNeeds {
+        let weights = |precision| (precision, self.weight_bytes(precision, degrees));
+        let kv = |precision| (precision, self.shape.kv_bytes(1, precision, degrees) / BLOCK_TOKENS);
+        let activations =
+            |sequences| (sequences, self.shape.activation_bytes(STEP_TOKENS, sequences, degrees));
         RankNeeds {
-            precision,
             degrees,
-            weight_bytes: self.weight_bytes(precision, degrees),
-            kv_bytes_per_token: self.shape.kv_bytes(1, KvPrecision::F16, degrees) / BLOCK_TOKENS,
-            activation_bytes: self.shape.activation_bytes(STEP_TOKENS, 1, degrees),
+            weight_bytes: Precision::ALL.map(weights).into(),
+            kv_bytes_per_token: KvPrecision::ALL.map(kv).into(),
+            activation_bytes: BATCHES.map(activations).into(),
         }
     }
 }
@@ -197,13 +207,113 @@ impl ModelShape {
     }
 
     /// Peak of working memory on one rank, in float32, for a step of `step_tokens` that samples `sequences` of them: the
-    /// residual stream three times, queries and their result, keys and values, both halves of the feed-forward layer,
-    /// and the logits, which every rank gathers.
+    /// residual stream and its norm, queries and their result, keys and values, the feed-forward layer three times (both
+    /// halves and their product), and the logits, which every rank gathers. For one rank it is what
+    /// [`ModelConfig::activation_bytes`](helios_storage::ModelConfig::activation_bytes) says of the native engine.
     pub fn activation_bytes(&self, step_tokens: u64, sequences: u64, degrees: Degrees) -> u64 {
         const F32_BYTES: u64 = 4;
         let divided = 2 * self.heads * self.head_dim / degrees.tensor
             + 2 * degrees.kv_heads(self) * self.head_dim
-            + 2 * self.ffn.div_ceil(degrees.tensor);
-        F32_BYTES * (step_tokens * (3 * self.hidden + divided) + sequences * self.vocab)
+            + 3 * self.ffn.div_ceil(degrees.tensor);
+        F32_BYTES * (step_tokens * (2 * self.hidden + divided) + sequences * self.vocab)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use helios_storage::ModelConfig;
+
+    use super::*;
+    use crate::profile::WeightParts;
+
+    /// A model small enough to work everything out by hand: matrices in two bytes each, vectors in four.
+    fn small() -> ProfileDetails {
+        let shape = ModelShape {
+            architecture: "llama".to_owned(),
+            layers: 4,
+            hidden: 8,
+            ffn: 12,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 4,
+            kv_head_elements: None,
+            vocab: 10,
+            context_tokens: 64,
+            window: None,
+        };
+        let matrices = |elements| Weights { elements, bytes: 2 * elements };
+        let parts = WeightParts {
+            embedding: matrices(10 * 8),
+            output: matrices(10 * 8),
+            // Two of 2 x 4 rows in each of four layers.
+            kv_projections: matrices(4 * 2 * 8 * 8),
+            // Queries and the attention's output, and three of the feed-forward layer.
+            matrices: matrices(4 * (2 * 16 * 8 + 3 * 12 * 8)),
+            // Two norms a layer, and the last.
+            vectors: Weights { elements: 9 * 8, bytes: 4 * 9 * 8 },
+        };
+        ProfileDetails { shape, parts, accelerate: None }
+    }
+
+    fn line(tensor: u64, pipeline: u64) -> RankNeeds {
+        let degrees = Degrees { tensor, pipeline };
+        small().table().into_iter().find(|line| line.degrees == degrees).expect("a line")
+    }
+
+    #[test]
+    fn the_table_has_the_degrees_that_divide_the_model() {
+        // Eight ranks would halve a head, eight stages a layer.
+        let degrees: Vec<(u64, u64)> =
+            small().table().iter().map(|line| (line.degrees.tensor, line.degrees.pipeline)).collect();
+        assert_eq!(degrees, [(1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2), (1, 4), (2, 4), (4, 4)]);
+    }
+
+    #[test]
+    fn weights_at_every_precision_are_as_worked_out_by_hand() {
+        let of = |line: RankNeeds| Precision::ALL.map(|precision| line.weight_bytes[&precision]);
+        // 2,848 elements of matrices and 72 of vectors; blocks of 32: 3 + 3 + 16 + 68 of 34 or 18 bytes.
+        assert_eq!(of(line(1, 1)), [5984, 11_680, 5840, 90 * 34 + 288, 90 * 18 + 288]);
+        // Halves of the matrices, of which each has one of two key-value heads, and all vectors.
+        assert_eq!(of(line(2, 1))[..3], [2848 + 288, 5696 + 288, 2848 + 144]);
+        // Quarters, but for the key-value head, which two ranks share.
+        assert_eq!(of(line(4, 1))[..3], [40 + 40 + 512 + 1088 + 288, 3360 + 288, 1680 + 144]);
+        // Two layers of four, and the embedding or the output.
+        assert_eq!(of(line(1, 2))[..3], [512 + 2176 + 144 + 160, 5376 + 144 + 320, 2688 + 72 + 160]);
+        assert_eq!(of(line(1, 4))[0], 256 + 1088 + 72 + 160);
+        assert_eq!(of(line(2, 2))[0], 256 + 1088 + 144 + 80);
+    }
+
+    #[test]
+    fn kv_at_every_precision_is_as_worked_out_by_hand() {
+        let of = |line: RankNeeds| KvPrecision::ALL.map(|precision| line.kv_bytes_per_token[&precision]);
+        // A key and a value of 2 x 4 elements in four layers.
+        assert_eq!(of(line(1, 1)), [256, 128, 64]);
+        assert_eq!(of(line(2, 1)), [128, 64, 32]);
+        assert_eq!(of(line(4, 1)), of(line(2, 1)), "no rank has less than a head");
+        assert_eq!(of(line(1, 2)), [128, 64, 32]);
+        assert_eq!(of(line(2, 4)), [32, 16, 8]);
+    }
+
+    #[test]
+    fn working_memory_is_as_worked_out_by_hand() {
+        let of = |line: RankNeeds| BATCHES.map(|batch| line.activation_bytes[&batch]);
+        // Of 512 tokens 2 x 8 + 2 x 16 + 2 x 8 + 3 x 12 numbers, and 10 logits of each sequence.
+        let step = 512 * 100 * 4;
+        assert_eq!(of(line(1, 1)), [step + 40, step + 640, step + 2560]);
+        assert_eq!(of(line(2, 1))[0], 512 * (16 + 16 + 8 + 18) * 4 + 40);
+        assert_eq!(of(line(4, 1))[0], 512 * (16 + 8 + 8 + 9) * 4 + 40);
+        assert_eq!(of(line(1, 4)), of(line(1, 1)), "stages divide layers, and a step is in one at a time");
+    }
+
+    #[test]
+    fn one_rank_works_in_what_the_native_engine_takes() {
+        let config = br#"{"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576,
+            "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}"#;
+        let config = ModelConfig::from_hugging_face(config).expect("a configuration");
+        let shape = ModelShape::from(&config);
+        for (tokens, sequences) in [(1, 1), (512, 1), (512, 32)] {
+            let engine = config.activation_bytes(tokens as usize, sequences as usize) as u64;
+            assert_eq!(shape.activation_bytes(tokens, sequences, Degrees::ONE), engine);
+        }
     }
 }

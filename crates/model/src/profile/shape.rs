@@ -1,13 +1,20 @@
-//! The dimensions that memory depends on, of any decoder-only family, whether or not the native engine runs it.
+//! The dimensions that memory depends on, of any decoder-only family that keeps keys and values, whether or not the
+//! native engine runs it.
+//!
+//! Multi-head latent attention (DeepSeek-V2 and its heirs, arXiv 2405.04434) is taken as engines run it that keep the
+//! latent itself: one key-value head, as wide as the latent and the rotated part, of which the values are a part. An
+//! engine that keeps what the heads make of the latent needs many times as much.
+
+mod gguf;
+mod hugging_face;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::parallel::KvPrecision;
 use crate::ModelError;
 
-/// Largest plausible dimension: products of three of them fit 64 bits.
-pub(super) const DIMENSION_MAX: u64 = 1 << 24;
+/// Largest number that is read at all; [`ModelShape::checked`] bounds those that are multiplied.
+const DIMENSION_MAX: u64 = 1 << 24;
 
 /// Dimensions of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,14 +25,17 @@ pub struct ModelShape {
     pub layers: u64,
     /// Width of the residual stream.
     pub hidden: u64,
-    /// Width of the feed-forward layer.
+    /// Width of the feed-forward layer; with experts, of those together that one token uses.
     pub ffn: u64,
     /// Query heads.
     pub heads: u64,
     /// Key and value heads.
     pub kv_heads: u64,
-    /// Width of one head.
+    /// Width of one head; with latent attention, of the latent and the rotated part.
     pub head_dim: u64,
+    /// Elements that one key-value head keeps of a token, where they are not a key and a value of `head_dim`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_head_elements: Option<u64>,
     /// Entries of the vocabulary.
     pub vocab: u64,
     /// Longest sequence the model was made for.
@@ -45,40 +55,23 @@ pub struct AttentionWindow {
 }
 
 impl ModelShape {
-    /// Reads a Hugging Face `config.json`. A field that is missing has the default of the family's class.
-    ///
-    /// # Errors
-    /// [`ModelError::Invalid`] naming the field that is missing or absurd.
-    pub fn from_hugging_face(json: &[u8]) -> Result<Self, ModelError> {
-        let invalid = |problem: String| ModelError::invalid("`config.json`", problem);
-        let config: Value = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
-        let optional = |field: &str| config.get(field).and_then(Value::as_u64);
-        let required = |field: &str| match optional(field) {
-            Some(value) if (1..=DIMENSION_MAX).contains(&value) => Ok(value),
-            Some(value) => Err(invalid(format!("`{field}` is {value}, expected 1 to {DIMENSION_MAX}"))),
-            None => Err(invalid(format!("`{field}` is missing"))),
-        };
-        let architecture = config.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (hidden, heads) = (required("hidden_size")?, required("num_attention_heads")?);
-        let shape = Self {
-            layers: required("num_hidden_layers")?,
-            hidden,
-            ffn: required("intermediate_size")?,
-            heads,
-            kv_heads: optional("num_key_value_heads").unwrap_or(heads),
-            head_dim: optional("head_dim").unwrap_or(default_head_dim(&architecture, hidden, heads)),
-            vocab: required("vocab_size")?,
-            context_tokens: optional("max_position_embeddings").unwrap_or(CONTEXT_DEFAULT),
-            window: None,
-            architecture,
-        };
-        let window = window(&config, &shape);
-        let sane = [shape.kv_heads, shape.head_dim, shape.context_tokens];
-        if sane.iter().any(|value| !(1..=DIMENSION_MAX).contains(value)) || shape.kv_heads > shape.heads {
-            let (kv_heads, head_dim) = (shape.kv_heads, shape.head_dim);
-            return Err(invalid(format!("{kv_heads} key-value heads of {head_dim} for {heads} heads")));
+    /// Refuses numbers that no model has, so that the products of the others fit 64 bits; `subject` names the file that
+    /// says them.
+    fn checked(self, subject: &str) -> Result<Self, ModelError> {
+        let limits = [
+            ("layers", self.layers, 1 << 10),
+            ("heads", self.heads, 1 << 10),
+            ("heads for keys and values", self.kv_heads, self.heads),
+            ("elements of a head", self.head_dim, 1 << 13),
+            ("elements kept of a head", self.kv_head_elements.unwrap_or(1), 1 << 14),
+            ("tokens of context", self.context_tokens, DIMENSION_MAX),
+        ];
+        match limits.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+            None => Ok(self),
+            Some((what, value, most)) => {
+                Err(ModelError::invalid(subject, format!("it has {value} {what}, expected 1 to {most}")))
+            }
         }
-        Ok(Self { window, ..shape })
     }
 
     /// KV memory of one token in all layers, as long as no window is full.
@@ -89,7 +82,7 @@ impl ModelShape {
     /// Keys and values of one token in one layer, for that many heads.
     pub(super) fn kv_bytes_per_layer_token(&self, precision: KvPrecision, kv_heads: u64) -> u64 {
         const KEY_AND_VALUE: u64 = 2;
-        KEY_AND_VALUE * kv_heads * self.head_dim * precision.bytes()
+        kv_heads * self.kv_head_elements.unwrap_or(KEY_AND_VALUE * self.head_dim) * precision.bytes()
     }
 
     /// Kinds of attention among the layers: windowed, whole, or both.
@@ -99,37 +92,4 @@ impl ModelShape {
             _ => 1,
         }
     }
-}
-
-const CONTEXT_DEFAULT: u64 = 2048;
-
-fn default_head_dim(architecture: &str, hidden: u64, heads: u64) -> u64 {
-    match architecture {
-        "qwen3" => 128,
-        "gemma3_text" => 256,
-        _ => hidden / heads,
-    }
-}
-
-/// Which layers have a window: as listed, or by Gemma's pattern of one whole layer in every six.
-fn window(config: &Value, shape: &ModelShape) -> Option<AttentionWindow> {
-    const PATTERN_DEFAULT: u64 = 6;
-    let tokens = config.get("sliding_window").and_then(Value::as_u64)?;
-    if config.get("use_sliding_window").and_then(Value::as_bool) == Some(false) {
-        return None;
-    }
-    let listed = config
-        .get("layer_types")
-        .and_then(Value::as_array)
-        .map(|types| types.iter().filter(|kind| kind.as_str() == Some("sliding_attention")).count() as u64);
-    let layers = match (listed, shape.architecture.as_str()) {
-        (Some(layers), _) => layers.min(shape.layers),
-        (None, "gemma3_text") => {
-            let pattern = config.get("sliding_window_pattern").and_then(Value::as_u64);
-            shape.layers - shape.layers / pattern.unwrap_or(PATTERN_DEFAULT).max(1)
-        }
-        (None, "mistral") => shape.layers,
-        (None, _) => 0,
-    };
-    (layers > 0).then_some(AttentionWindow { layers, tokens })
 }

@@ -19,7 +19,8 @@ pub struct WeightParts {
     pub embedding: Weights,
     /// The output projection; none where it is the embedding.
     pub output: Weights,
-    /// Key and value projections of all layers; ranks divide them down to whole heads.
+    /// Key and value projections of all layers; ranks divide them down to whole heads. With latent attention, those into
+    /// the latents, which are one head.
     pub kv_projections: Weights,
     /// The other matrices of all layers; ranks divide them.
     pub matrices: Weights,
@@ -40,6 +41,16 @@ impl WeightParts {
 
     fn part_of(&mut self, tensor: &TensorInfo) -> &mut Weights {
         let name = tensor.name.as_str();
+        const KV_PROJECTIONS: [&str; 8] = [
+            "k_proj",
+            "v_proj",
+            "attn_k",
+            "attn_v",
+            "kv_a_proj_with_mqa",
+            "q_a_proj",
+            "attn_kv_a_mqa",
+            "attn_q_a",
+        ];
         let has = |parts: &[&str]| name.split('.').any(|part| parts.contains(&part));
         if tensor.shape.len() < 2 {
             &mut self.vectors
@@ -47,7 +58,7 @@ impl WeightParts {
             &mut self.embedding
         } else if is_output(name) {
             &mut self.output
-        } else if has(&["k_proj", "v_proj", "attn_k", "attn_v"]) {
+        } else if has(&KV_PROJECTIONS) {
             &mut self.kv_projections
         } else {
             &mut self.matrices

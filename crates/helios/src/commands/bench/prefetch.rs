@@ -13,14 +13,16 @@ use indicatif::ProgressBar;
 use super::table::{self, Goal, Row};
 use crate::cli::BenchPrefetchArgs;
 
-/// The first seed that is reported; the policy was tuned on seeds 1 to 3.
-const FIRST_SEED: u64 = 101;
 /// What prefetch may cost where there is nothing to learn, or where what was learned turns wrong.
 const HIT_RATE_LOSS_MAX: f64 = 1.0;
 const BYTES_RATIO_MAX: f64 = 1.05;
 
 /// What all contenders made of some traces.
 struct Results {
+    /// The name of the traces.
+    name: &'static str,
+    /// Whether prefetch has to cost next to nothing there.
+    is_bounded: bool,
     lru: Outcome,
     without: Outcome,
     with: Outcome,
@@ -29,22 +31,16 @@ struct Results {
 
 /// Replays and prints.
 pub(crate) fn bench_prefetch(args: &BenchPrefetchArgs) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    if let Some(file) = &args.history {
-        let results = measure(&[recorded(file)?], args.budget);
-        report("recorded", false, &results, &mut rows);
-        return table::print(&rows, args.json);
+    let results = match &args.history {
+        Some(file) => vec![measure("recorded", false, &[recorded(file)?], args)],
+        None => generated(args),
+    };
+    if args.json {
+        return table::print(&results.iter().flat_map(rows).collect::<Vec<_>>(), true);
     }
-    let progress = ProgressBar::new(Pattern::ALL.len() as u64);
-    for pattern in Pattern::ALL {
-        let seeds = FIRST_SEED..FIRST_SEED + args.seeds;
-        let traces: Vec<Trace> = seeds.map(|seed| Trace::generate(pattern, seed)).collect();
-        let is_bounded = matches!(pattern, Pattern::None | Pattern::Shift);
-        report(pattern.as_str(), is_bounded, &measure(&traces, args.budget), &mut rows);
-        progress.inc(1);
-    }
-    progress.finish_and_clear();
-    table::print(&rows, args.json)
+    TABLES.iter().for_each(|table| table.print(&results));
+    let goals: Vec<Row> = results.iter().flat_map(rows).filter(|row| row.goal.is_some()).collect();
+    if goals.is_empty() { Ok(()) } else { table::print(&goals, false) }
 }
 
 /// What was asked for at a store.
@@ -54,17 +50,35 @@ fn recorded(file: &Path) -> anyhow::Result<Trace> {
     Ok(recorded_trace(&bytes)?)
 }
 
-/// What all contenders make of `traces` with a tier of that percentage of the bytes.
-fn measure(traces: &[Trace], budget_percent: u64) -> Results {
-    let options = PolicyOptions::default();
+/// Every pattern, over traces of all seeds.
+fn generated(args: &BenchPrefetchArgs) -> Vec<Results> {
+    let progress = ProgressBar::new(Pattern::ALL.len() as u64);
+    let measure = |pattern: Pattern| {
+        let seeds = args.first_seed..args.first_seed + args.seeds;
+        let traces: Vec<Trace> = seeds.map(|seed| Trace::generate(pattern, seed)).collect();
+        let is_bounded = matches!(pattern, Pattern::None | Pattern::Shift);
+        let results = measure(pattern.as_str(), is_bounded, &traces, args);
+        progress.inc(1);
+        results
+    };
+    let results = Pattern::ALL.into_iter().map(measure).collect();
+    progress.finish_and_clear();
+    results
+}
+
+/// What all contenders make of `traces`.
+fn measure(name: &'static str, is_bounded: bool, traces: &[Trace], args: &BenchPrefetchArgs) -> Results {
+    let options = options(args);
     let total = |contender: Contender| {
         let mut sum = Outcome::default();
         for trace in traces {
-            sum.add(&replay(trace, trace.bytes() / 100 * budget_percent, contender));
+            sum.add(&replay(trace, trace.bytes() / 100 * args.budget, contender));
         }
         sum
     };
     Results {
+        name,
+        is_bounded,
         lru: total(Contender::Lru),
         without: total(Contender::Policy(PolicyOptions { prefetch: false, ..options })),
         with: total(Contender::Policy(options)),
@@ -72,12 +86,100 @@ fn measure(traces: &[Trace], budget_percent: u64) -> Results {
     }
 }
 
-/// Hit rate, bytes, and the seconds that all requests together waited less than without anything learned.
-fn report(name: &str, is_bounded: bool, results: &Results, rows: &mut Vec<Row>) {
-    let Results { lru, without, with, oracle } = results;
-    let percent = |outcome: &Outcome| 100.0 * outcome.hit_rate();
-    let gigabytes = |outcome: &Outcome| outcome.bytes as f64 / 1e9;
+fn options(args: &BenchPrefetchArgs) -> PolicyOptions {
+    let chosen = PolicyOptions::default();
+    let share = |percent: u32| f64::from(percent) / 100.0;
+    PolicyOptions {
+        horizon_requests: args.horizon.map_or(chosen.horizon_requests, f64::from),
+        probability_min: args.probability.map_or(chosen.probability_min, share),
+        margin: args.margin.map_or(chosen.margin, share),
+        ..chosen
+    }
+}
+
+/// A table for people: a line for each kind of trace.
+struct Table {
+    title: &'static str,
+    decimals: usize,
+    columns: &'static [(&'static str, fn(&Results) -> f64)],
+}
+
+const TABLES: [Table; 5] = [
+    Table {
+        title: "hit rate, %",
+        decimals: 1,
+        columns: &[
+            ("LRU", |of| percent(&of.lru)),
+            ("no prefetch", |of| percent(&of.without)),
+            ("prefetch", |of| percent(&of.with)),
+            ("oracle", |of| percent(&of.oracle)),
+        ],
+    },
+    Table {
+        title: "waited, s",
+        decimals: 0,
+        columns: &[
+            ("LRU", |of| of.lru.waited_seconds),
+            ("no prefetch", |of| of.without.waited_seconds),
+            ("prefetch", |of| of.with.waited_seconds),
+            ("oracle", |of| of.oracle.waited_seconds),
+        ],
+    },
+    Table {
+        title: "saved by prefetch, s",
+        decimals: 0,
+        columns: &[
+            ("over LRU", |of| saved(&of.lru, &of.with)),
+            ("over no prefetch", |of| saved(&of.without, &of.with)),
+            ("% of the oracle's over LRU", |of| {
+                100.0 * saved(&of.lru, &of.with) / saved(&of.lru, &of.oracle)
+            }),
+        ],
+    },
+    Table {
+        title: "fetched, GB",
+        decimals: 0,
+        columns: &[
+            ("LRU", |of| gigabytes(&of.lru)),
+            ("no prefetch", |of| gigabytes(&of.without)),
+            ("prefetch", |of| gigabytes(&of.with)),
+            ("oracle", |of| gigabytes(&of.oracle)),
+        ],
+    },
+    Table {
+        title: "models fetched ahead",
+        decimals: 0,
+        columns: &[
+            ("prefetched", |of| (of.with.prefetch_hits + of.with.prefetch_wastes) as f64),
+            ("used", |of| of.with.prefetch_hits as f64),
+        ],
+    },
+];
+
+impl Table {
+    fn print(&self, results: &[Results]) {
+        let Self { title, decimals, columns } = self;
+        let titles = TABLES.iter().map(|table| table.title.len());
+        let first = results.iter().map(|of| of.name.len()).chain(titles).max().unwrap_or(0);
+        let width = |name: &str| name.len().max(11);
+        print!("{title:<first$}");
+        columns.iter().for_each(|(name, _)| print!(" {name:>0$}", width(name)));
+        println!();
+        for of in results {
+            print!("{:<first$}", of.name);
+            columns.iter().for_each(|(name, figure)| print!(" {:>1$.decimals$}", figure(of), width(name)));
+            println!();
+        }
+        println!();
+    }
+}
+
+/// The figures for programs, and what they have to reach: hit rate, bytes, and the seconds that all requests together
+/// waited less than without anything learned.
+fn rows(of: &Results) -> Vec<Row> {
+    let Results { name, is_bounded, lru, without, with, oracle } = of;
     let peers = [("LRU", lru), ("no prefetch", without), ("oracle", oracle)];
+    let mut rows = Vec::new();
     let mut row = |what: &str, unit, value, peer: &str, peer_value, goal: Option<Goal>| {
         let row = Row::compared(&format!("{name}: {what}, {peer}"), unit, value, peer, peer_value);
         rows.push(match goal {
@@ -87,7 +189,7 @@ fn report(name: &str, is_bounded: bool, results: &Results, rows: &mut Vec<Row>) 
     };
     for (peer, other) in peers {
         let goal = Goal::RatioAtLeast(1.0 - HIT_RATE_LOSS_MAX / percent(other));
-        let goal = (is_bounded && peer != "oracle").then_some(goal);
+        let goal = (*is_bounded && peer != "oracle").then_some(goal);
         row("hit rate", "%", percent(with), peer, percent(other), goal);
     }
     for (peer, other) in &peers[..2] {
@@ -97,10 +199,23 @@ fn report(name: &str, is_bounded: bool, results: &Results, rows: &mut Vec<Row>) 
     for (peer, other) in peers {
         row("waited", "s", with.waited_seconds, peer, other.waited_seconds, None);
     }
-    let saved = |outcome: &Outcome| lru.waited_seconds - outcome.waited_seconds;
     for (peer, other) in &peers[1..] {
-        row("saved over LRU", "s", saved(with), peer, saved(other), None);
+        row("saved over LRU", "s", saved(lru, with), peer, saved(lru, other), None);
     }
     let used = with.prefetch_hits as f64;
     row("used of", "models", used, "prefetched", used + with.prefetch_wastes as f64, None);
+    rows
+}
+
+fn percent(outcome: &Outcome) -> f64 {
+    100.0 * outcome.hit_rate()
+}
+
+fn gigabytes(outcome: &Outcome) -> f64 {
+    outcome.bytes as f64 / 1e9
+}
+
+/// Seconds that all requests together waited less with `better`.
+fn saved(worse: &Outcome, better: &Outcome) -> f64 {
+    worse.waited_seconds - better.waited_seconds
 }
