@@ -29,7 +29,8 @@ pub(crate) enum SmallFile {
 }
 
 impl Registry {
-    /// Points a tag at a manifest that the caller holds, so that it stays.
+    /// Points a tag at a manifest that the caller holds, so that it stays. If it points there already, its history keeps
+    /// its length and its newest entry gets the time of now.
     ///
     /// # Errors
     /// [`RegistryError::ReservedName`]; [`RegistryError::Storage`]; [`RegistryError::Metadata`].
@@ -43,10 +44,8 @@ impl Registry {
         names::check_new(&reference)?;
         let resolved = self.change(move |registry| {
             let history = wait(registry.metadata().history(&reference))?;
-            if history.last().is_none_or(|last| last.digest != digest) {
-                let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
-                registry.write_history(&reference, tags::appended(&history, entry))?;
-            }
+            let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
+            registry.write_history(&reference, tags::pointed(&history, &entry))?;
             registry.note_elsewhere(&manifest, &source, false);
             Ok(Resolved { reference, digest, manifest })
         });
