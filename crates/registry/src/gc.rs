@@ -59,9 +59,10 @@ impl Registry {
 
     /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
     fn collect_manifests(&self) -> Result<usize, RegistryError> {
+        let untagged = wait(self.metadata().untagged(self.store_id()))?;
         let leased = self.members().leased_manifests();
         let grace_since = Clock.now().checked_sub(self.config().gc_grace);
-        let doomed = self.loaded().doom(wait(self.metadata().untagged())?, &leased, grace_since);
+        let doomed = self.loaded().doom(untagged, &leased, grace_since);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();
         removed.map(|()| doomed.len())
@@ -71,7 +72,8 @@ impl Registry {
     /// without their manifest.
     fn remove_manifests(&self, digests: &[Digest]) -> Result<(), RegistryError> {
         let begin = digests.iter().map(|digest| self.begin(&SmallFile::Manifest(*digest)));
-        let remove = digests.iter().map(|digest| Change::RemoveManifest(*digest));
+        let store = || self.store_id().to_owned();
+        let remove = digests.iter().map(|digest| Change::RemoveManifest { digest: *digest, store: store() });
         self.commit(&begin.chain(remove).collect::<Vec<_>>())?;
         for digest in digests {
             files::remove_unsynced(self.files(), &manifest_path(self.dir(), digest))?;

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use helios_metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata};
+use helios_metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata, TagEntry};
 use helios_storage::DurableFiles;
+use helios_types::ModelRef;
 
 use crate::blocking::blocking;
-use crate::changes::wait;
+use crate::changes::{retried, wait};
 use crate::ground::Ground;
-use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files};
+use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files, tags};
 
 /// Small files whose contents go into one commit.
 const BATCH: usize = 500;
@@ -97,38 +98,42 @@ pub(crate) fn import(
     let manifests = files.list(&ground.dir.join("manifests"), false)?;
     let tags = files.list(&tags_dir, true)?;
     let mut progress = RebuildProgress { done: 0, total: manifests.len() + tags.len() };
-    let mut commit = |changes: Vec<Change>, read: usize| -> Result<(), RegistryError> {
-        wait(metadata.commit(&changes))?;
+    let mut note = |read: usize| {
         progress.done += read;
         report(progress);
-        Ok(())
     };
-    in_batches(&manifests, |path| small_files::manifest(files, path), &mut commit)?;
+    in_batches(&manifests, |path| small_files::manifest(files, path, &ground.id), &mut |changes, read| {
+        wait(metadata.commit(&changes))?;
+        note(read);
+        Ok(())
+    })?;
     // A database of one store that knows no tag yet learns none from others meanwhile.
     let is_new = is_own && wait(metadata.tags())?.is_empty();
-    in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |changes, read| {
-        let mut newer = Vec::with_capacity(changes.len());
-        for change in changes {
-            if is_new || is_newer(&change, metadata)? {
-                newer.push(change);
+    in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |histories, read| {
+        match is_new {
+            true => {
+                let set = |(reference, history)| Change::SetTag { reference, history, from: None };
+                wait(metadata.commit(&histories.into_iter().map(set).collect::<Vec<_>>()))?;
             }
+            false => retried(|| Ok(wait(metadata.commit(&missing(&histories, metadata)?))?))?,
         }
-        commit(newer, read)
+        note(read);
+        Ok(())
     })?;
     let known = Change::PutRecord { kind: STORES.to_owned(), key: ground.id.clone(), value: "{}".to_owned() };
     Ok(wait(metadata.commit(&[known]))?)
 }
 
 /// Reads files in batches, each while the one before it is committed. `commit` also gets how many were read.
-fn in_batches(
+fn in_batches<T: Send>(
     paths: &[PathBuf],
-    read: impl Fn(&Path) -> Result<Option<Change>, RegistryError> + Sync,
-    commit: &mut dyn FnMut(Vec<Change>, usize) -> Result<(), RegistryError>,
+    read: impl Fn(&Path) -> Result<Option<T>, RegistryError> + Sync,
+    commit: &mut dyn FnMut(Vec<T>, usize) -> Result<(), RegistryError>,
 ) -> Result<(), RegistryError> {
-    type Batch = Result<Vec<Option<Change>>, RegistryError>;
+    type Batch<T> = Result<Vec<Option<T>>, RegistryError>;
     let read = &read;
     thread::scope(|scope| {
-        let read_all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Batch>();
+        let read_all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Batch<T>>();
         let mut batches = paths.chunks(BATCH).map(|paths| scope.spawn(move || read_all(paths)));
         let mut reading = batches.next();
         while let Some(batch) = reading {
@@ -141,11 +146,21 @@ fn in_batches(
     })
 }
 
-/// Whether a tag's file says more than the database: another registry on it may have moved the tag since.
-fn is_newer(change: &Change, metadata: &dyn Metadata) -> Result<bool, RegistryError> {
-    let Change::SetTag { reference, history } = change else { return Ok(false) };
-    let known = wait(metadata.current(reference))?;
-    Ok(known.is_none_or(|known| history.last().is_some_and(|last| last.at > known.at)))
+/// What makes the database know the histories of files, beside what other registries on it did to the same tags.
+fn missing(
+    histories: &[(ModelRef, Vec<TagEntry>)],
+    metadata: &dyn Metadata,
+) -> Result<Vec<Change>, RegistryError> {
+    let mut changes = Vec::new();
+    for (reference, in_file) in histories {
+        let known = wait(metadata.history(reference))?;
+        let history = tags::merged(&known, in_file);
+        if history != known {
+            let reference = reference.clone();
+            changes.push(Change::SetTag { reference, history, from: Some(known) });
+        }
+    }
+    Ok(changes)
 }
 
 /// The records of a database that may be damaged, as far as it can be read.

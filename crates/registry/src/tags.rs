@@ -37,6 +37,22 @@ pub(crate) fn pointed(history: &[TagEntry], entry: &TagEntry) -> Vec<TagEntry> {
     kept.iter().cloned().chain([newest]).collect()
 }
 
+/// A history with what another of the same tag has beside it, both in their order, and between them by time.
+pub(crate) fn merged(history: &[TagEntry], other: &[TagEntry]) -> Vec<TagEntry> {
+    let mut missing = other.iter().filter(|entry| !history.contains(entry)).peekable();
+    if missing.peek().is_none() {
+        return history.to_vec();
+    }
+    let mut merged = Vec::new();
+    for entry in history {
+        while let Some(earlier) = missing.next_if(|missing| missing.at < entry.at) {
+            merged = pointed(&merged, earlier);
+        }
+        merged = pointed(&merged, entry);
+    }
+    missing.fold(merged, |merged, entry| pointed(&merged, entry))
+}
+
 /// Writes a history, durably.
 pub(crate) fn write(
     files: &DurableFiles,
@@ -56,7 +72,7 @@ mod tests {
 
     use helios_types::{Digest, ModelRef};
 
-    use super::{HISTORY_MAX, path, pointed, reference_of};
+    use super::{HISTORY_MAX, merged, path, pointed, reference_of};
     use crate::TagEntry;
 
     fn entry(seed: u8, at: u64) -> TagEntry {
@@ -73,6 +89,22 @@ mod tests {
         assert_eq!(pointed(&again, &entry(1, 11)).len(), 3);
         let long = (0..200).fold(Vec::new(), |history, at| pointed(&history, &entry(at as u8, at)));
         assert_eq!((long.len(), long.last()), (HISTORY_MAX, Some(&entry(199, 199))));
+    }
+
+    #[test]
+    fn histories_that_parted_become_one_without_a_loss() {
+        let (base, here, there) = (entry(1, 5), entry(2, 7), entry(3, 9));
+        let [one, two] = [[base.clone(), here.clone()], [base.clone(), there.clone()]];
+        let both = [base.clone(), here.clone(), there.clone()];
+        assert_eq!(merged(&one, &two), both);
+        assert_eq!(merged(&two, &one), both);
+        assert_eq!(merged(&both, &one), both, "what is known already changes nothing");
+        assert_eq!(merged(&[], &one), one);
+        // Clocks of two machines differ: what was acknowledged last stays last.
+        let skewed = [entry(1, 10), entry(2, 8)];
+        assert_eq!(merged(&skewed, &skewed[..1]), skewed);
+        let refreshed = [TagEntry { at: 8, ..base.clone() }];
+        assert_eq!(merged(&refreshed, &[base]), refreshed, "an entry is there once");
     }
 
     #[test]

@@ -65,7 +65,8 @@ impl Machine {
 
     fn open(&self) -> Arc<Registry> {
         // A reader that comes over HTTP is safe for an hour, those in this process as long as they hold what they read.
-        let config = RegistryConfig { gc_grace: Duration::from_secs(3600), ..RegistryConfig::default() };
+        let (gc_grace, members_rebuild) = (Duration::from_secs(3600), Duration::ZERO);
+        let config = RegistryConfig { gc_grace, members_rebuild, ..RegistryConfig::default() };
         let disk = Arc::new(self.disk.clone());
         let opened = Registry::open_on(disk, self.metadata.clone(), Path::new("/store"), config);
         self.runtime.block_on(opened).expect("the store opens")

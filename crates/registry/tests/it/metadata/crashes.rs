@@ -25,10 +25,14 @@ enum Step {
 const NAMES: [&str; 3] = ["m:v", "x", "org/y:z"];
 
 /// What every tag pointed to.
-type Histories = BTreeMap<ModelRef, Vec<Digest>>;
+pub(super) type Histories = BTreeMap<ModelRef, Vec<Digest>>;
 
-async fn open(place: &Place, metadata: &Arc<SimulatedMetadata>) -> Arc<Registry> {
-    let config = || RegistryConfig { gc_grace: std::time::Duration::ZERO, ..RegistryConfig::default() };
+pub(super) async fn open(place: &Place, metadata: &Arc<SimulatedMetadata>) -> Arc<Registry> {
+    let config = || RegistryConfig {
+        gc_grace: std::time::Duration::ZERO,
+        members_rebuild: std::time::Duration::ZERO,
+        ..RegistryConfig::default()
+    };
     loop {
         let opened = Registry::open_on(Arc::new(RealDisk), metadata.clone(), &place.store(), config()).await;
         match opened {

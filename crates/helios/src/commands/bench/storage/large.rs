@@ -115,6 +115,7 @@ fn manifest(number: u64) -> Manifest {
 
 /// Fills the database through its trait, and writes each manifest's file.
 async fn fill(bench: &Bench, store: &Path) -> anyhow::Result<()> {
+    let store_id = std::fs::read_to_string(store.join("id")).context("the store has no id")?;
     let database = SqlMetadata::sqlite(&store.join("metadata.db")).await?;
     for first in (0..MODELS).step_by(BATCH as usize) {
         bench.step("filling a registry with 100,000 versions, 1,000,000 blobs")?;
@@ -125,9 +126,10 @@ async fn fill(bench: &Bench, store: &Path) -> anyhow::Result<()> {
             let bytes = manifest.to_bytes();
             let digest = probe::sha256(&bytes);
             write_unsynced(&store.join("manifests").join(format!("{}.json", digest.hex())), &bytes)?;
-            manifests.push(Change::PutManifest { digest, manifest: Arc::new(manifest) });
+            let (manifest, store) = (Arc::new(manifest), store_id.clone());
+            manifests.push(Change::PutManifest { digest, manifest, store });
             let entry = TagEntry { digest, at: 1_000 + number, source: format!("file:/model-{number}") };
-            tags.push(Change::SetTag { reference: reference(number)?, history: vec![entry] });
+            tags.push(Change::SetTag { reference: reference(number)?, history: vec![entry], from: None });
         }
         database.commit(&[manifests, tags].concat()).await?;
     }
