@@ -22,7 +22,7 @@ use crate::ground::{Ground, downloads_dir};
 use crate::loaded::LoadedManifests;
 use crate::pins::Pins;
 use crate::pull::Jobs;
-use crate::rebuild::{DATABASE_FILE, STORES, import};
+use crate::rebuild::{DATABASE_FILE, STORES, finish_replacing, import};
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
 use crate::transfer::Turns;
@@ -83,6 +83,8 @@ impl Registry {
     /// [`RegistryError::Metadata`].
     pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
         let ground = Ground::open(Arc::new(RealDisk), dir.to_owned(), config.tiers.clone()).await?;
+        let (files, file) = (ground.files.clone(), dir.join(DATABASE_FILE));
+        blocking(move || finish_replacing(&files, &file)).await?;
         let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
         Self::open_ground(ground, metadata, config).await
     }
