@@ -42,11 +42,13 @@ impl Registry {
     /// Deletes every version that is in no tag's history, and every file that only such versions have.
     ///
     /// Versions in live leases, in use in this process, or handed out to another within the grace stay, and so does
-    /// whatever a running pull has brought in. Reads go on all the while; pulls wait for moments.
+    /// whatever a running pull has brought in. Reads go on all the while; pulls wait for moments. Just after a start, it waits
+    /// until workers had time to renew their leases.
     ///
     /// # Errors
     /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
+        self.members().rebuilt().await;
         let _alone = self.collecting().lock().await;
         let manifests_removed = self.change(Self::collect_manifests).await?;
         let registry = Arc::clone(self);
@@ -60,7 +62,8 @@ impl Registry {
     /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
     fn collect_manifests(&self) -> Result<usize, RegistryError> {
         let untagged = wait(self.metadata().untagged(self.store_id()))?;
-        let leased = self.members().leased_manifests();
+        let mut leased = self.members().leased_manifests();
+        leased.extend(self.host_leases().used_by_others()?);
         let grace_since = Clock.now().checked_sub(self.config().gc_grace);
         let doomed = self.loaded().doom(untagged, &leased, grace_since);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));

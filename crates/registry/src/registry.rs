@@ -11,7 +11,9 @@ use helios_metadata::{Metadata, ModelSummary, TagEntry};
 use helios_model::{FileEntry, Manifest, Role};
 use helios_runtime::Clock;
 use helios_storage::tiers::{Mover, TierReport};
-use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
+use helios_storage::{
+    Blob, BlobInfo, DerivedBlobs, DirLock, DirUsers, Disk, DurableFiles, FileBytes, RealDisk, Tiers,
+};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 
 use crate::blocking::blocking;
@@ -19,6 +21,7 @@ use crate::demand::Demand;
 use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
+use crate::host_lease;
 use crate::loaded::LoadedManifests;
 use crate::pins::Pins;
 use crate::pull::Jobs;
@@ -50,6 +53,8 @@ pub struct Registry {
     /// Names this store where several share a database.
     store_id: String,
     members: Arc<Members>,
+    /// Among the processes of this host that use the store.
+    host_leases: DirUsers,
     fetcher: Fetcher,
     jobs: Jobs,
     turns: Turns,
@@ -135,7 +140,7 @@ impl Registry {
         let upstreams = upstream::open(&config, &id)?;
         let disk = Arc::clone(ground.files.disk());
         Ok(Self {
-            derived: DerivedBlobs::open_on(disk, &ground.dir, config.derived_bytes_max),
+            derived: DerivedBlobs::open_on(Arc::clone(&disk), &ground.dir, config.derived_bytes_max),
             files: ground.files,
             blobs: ground.blobs,
             elsewhere: Elsewhere::default(),
@@ -150,6 +155,7 @@ impl Registry {
             upstreams,
             id,
             members: Arc::new(Members::new(config.members_rebuild)),
+            host_leases: DirUsers::join_on(Arc::clone(&disk), &host_lease::folder(&ground.dir))?,
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             turns: Turns::default(),
@@ -168,6 +174,10 @@ impl Registry {
     /// The leases of workers.
     pub fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    pub(crate) fn host_leases(&self) -> &DirUsers {
+        &self.host_leases
     }
 
     /// The version that a name points to, here or else upstream. Here, it is one question to the database, and another

@@ -39,6 +39,7 @@ pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
         dedup,
         deduplicate,
         gc_grace: std::time::Duration::ZERO,
+        members_rebuild: std::time::Duration::ZERO,
         ..RegistryConfig::default()
     };
     Registry::open(&place.store(), config).await.expect("the store opens")

@@ -13,6 +13,7 @@ use crate::models::{self, Place};
 async fn imported(place: &Place) -> (Arc<Registry>, [PathBuf; 2]) {
     let config = RegistryConfig {
         scrub: ScrubConfig { bytes_per_second: u64::MAX, ..ScrubConfig::default() },
+        members_rebuild: std::time::Duration::ZERO,
         ..RegistryConfig::default()
     };
     let registry = Registry::open(&place.store(), config).await.expect("a store");

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use helios_metadata::{Change, Metadata, SqlMetadata};
@@ -44,7 +45,9 @@ pub(super) struct Samples {
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Samples> {
     let store = bench.fresh_folder("large")?;
     let runtime = Handle::current();
-    let open = || runtime.block_on(Registry::open(&store, RegistryConfig::default()));
+    // Nobody has a lease whose renewal a collection would have to wait for.
+    let config = || RegistryConfig { members_rebuild: Duration::ZERO, ..RegistryConfig::default() };
+    let open = || runtime.block_on(Registry::open(&store, config()));
     drop(open()?);
     runtime.block_on(fill(bench, &store))?;
     let mut samples = Samples::default();
