@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use helios_model::Manifest;
 use helios_storage::BlobInfo;
-use helios_types::Digest;
+use helios_types::{Digest, ModelRef};
 
-use super::sql::Work;
+use super::sql::{Work, parsed, tag_entry};
 use super::value::{Row, Value};
 use super::{Change, DIGESTS_MAX};
 use crate::TagEntry;
@@ -20,18 +20,51 @@ const ROWS_MAX: usize = 100;
 pub(super) async fn apply_all(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
     match changes {
         [Change::PutManifest { .. }, ..] => put_manifests(work, changes).await,
-        [Change::RemoveManifest(_), ..] => {
-            let digests = changes.iter().filter_map(|change| match change {
-                Change::RemoveManifest(digest) => Some(Value::from(digest)),
-                _ => None,
-            });
-            remove_manifests(work, &digests.collect::<Vec<_>>()).await
+        [Change::RemoveManifest { .. }, ..] => {
+            let mut by_store: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+            for change in changes {
+                let Change::RemoveManifest { digest, store } = change else { continue };
+                by_store.entry(store).or_default().push(digest.into());
+            }
+            for (store, digests) in by_store {
+                remove_manifests(work, store, &digests).await?;
+            }
+            Ok(())
         }
         [Change::SetTag { .. } | Change::RemoveTag(_), ..] => set_tags(work, changes).await,
         [Change::PutRecord { .. }, ..] => put_records(work, changes).await,
         [Change::RemoveRecord { .. }, ..] => remove_records(work, changes).await,
         [] => Ok(()),
     }
+}
+
+/// The first tag whose history is not the one that its change was made from.
+pub(super) async fn moved(work: &mut Work, changes: &[Change]) -> Result<Option<ModelRef>, sqlx::Error> {
+    let made_from: BTreeMap<String, &[TagEntry]> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::SetTag { reference, from: Some(from), .. } => {
+                Some((reference.to_string(), from.as_slice()))
+            }
+            _ => None,
+        })
+        .collect();
+    let tags: Vec<Value> = made_from.keys().map(|tag| tag.as_str().into()).collect();
+    let mut known: BTreeMap<String, Vec<TagEntry>> = BTreeMap::new();
+    for tags in tags.chunks(ROWS_MAX) {
+        let histories = format!(
+            "SELECT digest, at, source, tag FROM tag_entries WHERE tag IN ({}) ORDER BY tag, position",
+            parameters(1, tags.len())
+        );
+        for row in &work.run(&histories, tags).await? {
+            let tag = decoded(row.text(3))?.to_owned();
+            known.entry(tag).or_default().push(decoded(tag_entry(row))?);
+        }
+    }
+    let is_moved =
+        |(tag, from): &(&String, &&[TagEntry])| known.get(*tag).map_or(&[][..], Vec::as_slice) != **from;
+    let moved = made_from.iter().find(is_moved).map(|(tag, _)| decoded(parsed(tag)));
+    moved.transpose()
 }
 
 async fn put_records(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
@@ -73,13 +106,13 @@ async fn remove_records(work: &mut Work, changes: &[Change]) -> Result<(), sqlx:
 
 /// Puts the manifests that are not known yet, their blobs, and which refers to which.
 async fn put_manifests(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error> {
-    let manifests: Vec<(&Digest, &Manifest)> = changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::PutManifest { digest, manifest } => Some((digest, &**manifest)),
-            _ => None,
-        })
-        .collect();
+    let mut manifests: Vec<(&Digest, &Manifest)> = Vec::with_capacity(changes.len());
+    let mut by_store: BTreeMap<&str, Vec<&Digest>> = BTreeMap::new();
+    for change in changes {
+        let Change::PutManifest { digest, manifest, store } = change else { continue };
+        manifests.push((digest, &**manifest));
+        by_store.entry(store).or_default().push(digest);
+    }
     let by_digest: HashMap<&Digest, &Manifest> = manifests.iter().copied().collect();
     let mut references: Vec<(BlobInfo, i64)> = Vec::new();
     for some in manifests.chunks(ROWS_MAX) {
@@ -106,7 +139,24 @@ async fn put_manifests(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::
     for references in references.chunks(ROWS_MAX) {
         refer(work, references).await?;
     }
+    for (store, digests) in by_store {
+        for some in digests.chunks(DIGESTS_MAX) {
+            note_store(work, store, some).await?;
+        }
+    }
     Ok(())
+}
+
+/// Notes that a store has manifests.
+async fn note_store(work: &mut Work, store: &str, digests: &[&Digest]) -> Result<(), sqlx::Error> {
+    let note = format!(
+        "INSERT INTO manifest_stores (manifest, store) \
+         SELECT m.id, $1 FROM manifests m WHERE m.digest IN ({}) ON CONFLICT DO NOTHING",
+        parameters(2, digests.len())
+    );
+    let digests = digests.iter().map(|digest| Value::from(*digest));
+    let values: Vec<Value> = [store.into()].into_iter().chain(digests).collect();
+    work.run(&note, &values).await.map(drop)
 }
 
 /// Puts the blobs that are not known yet, and that manifests refer to them.
@@ -130,12 +180,22 @@ async fn refer(work: &mut Work, references: &[(BlobInfo, i64)]) -> Result<(), sq
     Ok(())
 }
 
-/// Removes the manifests that no tag's history has, and the blobs that only they refer to.
-async fn remove_manifests(work: &mut Work, digests: &[Value]) -> Result<(), sqlx::Error> {
+/// Notes that a store has no longer those manifests that no tag's history has, and removes those that no other has, with
+/// the blobs that only they refer to.
+async fn remove_manifests(work: &mut Work, store: &str, digests: &[Value]) -> Result<(), sqlx::Error> {
     for digests in digests.chunks(DIGESTS_MAX) {
+        let give_up = format!(
+            "DELETE FROM manifest_stores WHERE store = $1 AND manifest IN \
+             (SELECT m.id FROM manifests m WHERE m.digest IN ({}) \
+             AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = m.digest))",
+            parameters(2, digests.len())
+        );
+        let values: Vec<Value> = [store.into()].into_iter().chain(digests.iter().cloned()).collect();
+        work.run(&give_up, &values).await?;
         let remove = format!(
             "DELETE FROM manifests WHERE digest IN ({}) \
-             AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = manifests.digest) RETURNING id",
+             AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = manifests.digest) \
+             AND NOT EXISTS (SELECT 1 FROM manifest_stores s WHERE s.manifest = manifests.id) RETURNING id",
             parameters(1, digests.len())
         );
         let manifests = ids(&work.run(&remove, digests).await?)?;
@@ -176,7 +236,7 @@ async fn set_tags(work: &mut Work, changes: &[Change]) -> Result<(), sqlx::Error
     let histories: BTreeMap<String, &[TagEntry]> = changes
         .iter()
         .filter_map(|change| match change {
-            Change::SetTag { reference, history } => Some((reference.to_string(), history.as_slice())),
+            Change::SetTag { reference, history, .. } => Some((reference.to_string(), history.as_slice())),
             Change::RemoveTag(reference) => Some((reference.to_string(), [].as_slice())),
             _ => None,
         })

@@ -1,6 +1,6 @@
 //! What can go wrong in the database of a registry.
 
-use helios_types::{Classify, ErrorCode};
+use helios_types::{Classify, ErrorCode, ModelRef};
 
 /// A failed question to the database, or a failed commit.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,26 @@ pub enum MetadataError {
         /// What happened.
         problem: String,
     },
+    /// Somebody else changed a tag between what was read of it and the commit.
+    #[error(
+        "another registry on the database `{database}` changed the tag `{tag}` meanwhile\nhint: try again"
+    )]
+    Conflict {
+        /// Where it is, without credentials.
+        database: String,
+        /// The tag.
+        tag: ModelRef,
+    },
+    /// The database gave up on a statement.
+    #[error(
+        "the database `{database}` did not answer in time: {problem}\nhint: see who holds its locks (`pg_stat_activity`), then try again; `?options[statement_timeout]=2min` behind `store.metadata` gives it longer"
+    )]
+    TimedOut {
+        /// Where it is, without credentials.
+        database: String,
+        /// What it said.
+        problem: String,
+    },
     /// The disk of the database is full.
     #[error("the database `{database}` has no space left\nhint: free space; `helios gc` helps")]
     Full {
@@ -87,9 +107,9 @@ impl Classify for MetadataError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Corrupt { .. } => ErrorCode::Corrupt,
-            Self::Newer { .. } => ErrorCode::Conflict,
+            Self::Newer { .. } | Self::Conflict { .. } => ErrorCode::Conflict,
             Self::Missing { .. } => ErrorCode::NotFound,
-            Self::Unreachable { .. } => ErrorCode::Unavailable,
+            Self::Unreachable { .. } | Self::TimedOut { .. } => ErrorCode::Unavailable,
             Self::Failed { .. } => ErrorCode::Internal,
             Self::Full { .. } => ErrorCode::StorageFull,
             Self::Address { .. } | Self::OverLimit { .. } | Self::NoBackup { .. } => {

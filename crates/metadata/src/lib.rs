@@ -1,7 +1,8 @@
 //! What a registry knows of manifests, tags and blobs, behind one trait with three implementations: SQLite, PostgreSQL,
 //! and a simulated one for crash tests. One conformance suite holds all three (`tests/it/conformance.rs`).
 //!
-//! - A [`Metadata::commit`] makes all of its changes or none, and they are durable when it returns.
+//! - A [`Metadata::commit`] makes all of its changes or none, and they are durable when it returns. One follows the other,
+//!   whichever process they come from.
 //! - The database is an index: for its registry, manifests and tags are files too, and it can be made again from them.
 //!   Records are the exception, they are only here.
 
@@ -40,21 +41,32 @@ pub const DIGESTS_MAX: usize = 500;
 /// One step of a [`commit`](Metadata::commit).
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A manifest is here; nothing happens if it is known.
+    /// A store has a manifest; nothing happens if that is known.
     PutManifest {
         /// Its digest.
         digest: Digest,
         /// The manifest.
         manifest: Arc<Manifest>,
+        /// The id of the store: several may share a database.
+        store: String,
     },
-    /// A manifest goes, unless some tag's history has it; so do blobs that only it refers to.
-    RemoveManifest(Digest),
-    /// A tag has this history, oldest first, whatever it had before.
+    /// A store gives a manifest up, unless some tag's history has it. It goes when no store has it any more; so do blobs
+    /// that only it refers to.
+    RemoveManifest {
+        /// Its digest.
+        digest: Digest,
+        /// The id of the store.
+        store: String,
+    },
+    /// A tag has this history, oldest first.
     SetTag {
         /// The tag.
         reference: ModelRef,
-        /// What it pointed to; the last is what it points to.
+        /// What it pointed to; the last is what it points to. Without any, the tag goes.
         history: Vec<TagEntry>,
+        /// What it was made from: if the tag has another history before the commit, there is none. `None` if that does
+        /// not matter.
+        from: Option<Vec<TagEntry>>,
     },
     /// A tag goes with its history.
     RemoveTag(ModelRef),
@@ -93,7 +105,7 @@ pub trait Metadata: Send + Sync + Debug {
     ///
     /// # Errors
     /// [`MetadataError`]; whether the changes were made is then unknown, unless the error is
-    /// [`MetadataError::OverLimit`], which comes before any of them.
+    /// [`MetadataError::OverLimit`] or [`MetadataError::Conflict`], which come before any of them.
     fn commit<'a>(&'a self, changes: &'a [Change]) -> BoxFuture<'a, Result<(), MetadataError>>;
 
     /// What a tag points to. O(log tags).
@@ -127,8 +139,8 @@ pub trait Metadata: Send + Sync + Debug {
         after: Option<&'a Digest>,
     ) -> BoxFuture<'a, Result<Vec<BlobInfo>, MetadataError>>;
 
-    /// The manifests that are in no tag's history.
-    fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>>;
+    /// The manifests of a store that are in no tag's history.
+    fn untagged<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>>;
 
     /// Those of `blobs` that some manifest refers to; at most [`DIGESTS_MAX`] are asked for at a time.
     fn referenced<'a>(&'a self, blobs: &'a [Digest]) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>>;

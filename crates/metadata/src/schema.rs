@@ -23,6 +23,9 @@ const ROWS_BUFFERED: usize = 1_024;
 const CONNECTIONS_MAX: u32 = 8;
 /// Longest wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that PostgreSQL takes for a statement, the wait for the commits of other registries included, and that it
+/// waits for the next one of a transaction.
+const STATEMENT_TIMEOUT: &str = "60s";
 /// Longest wait for a lock of SQLite: a backup by another process holds one for moments.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -49,7 +52,11 @@ impl Connections {
         let writes = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT);
         let reads = PoolOptions::new().max_connections(READERS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
         let writes = writes.connect_lazy_with(options.clone().pragma("cache_size", WRITER_CACHE));
-        let migrated = migrations(include_str!("migrations/sqlite/1_metadata.sql")).run(&writes).await;
+        let migrations = migrations([
+            include_str!("migrations/sqlite/1_metadata.sql"),
+            include_str!("migrations/sqlite/2_manifest_stores.sql"),
+        ]);
+        let migrated = migrations.run(&writes).await;
         let opened = Self::Sqlite { file: file.to_owned(), writes, reads: reads.connect_lazy_with(options) };
         migrated.map_err(|error| opened.migration_error(error))?;
         Ok(opened)
@@ -63,8 +70,12 @@ impl Connections {
         let database = options.get_database().unwrap_or("postgres");
         let shown = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
         let pool = PoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
-        let pool = pool.connect_lazy_with(options);
-        let migrated = migrations(include_str!("migrations/postgres/1_metadata.sql")).run(&pool).await;
+        let pool = pool.connect_lazy_with(with_limits(options));
+        let migrations = migrations([
+            include_str!("migrations/postgres/1_metadata.sql"),
+            include_str!("migrations/postgres/2_manifest_stores.sql"),
+        ]);
+        let migrated = migrations.run(&pool).await;
         let opened = Self::Postgres { shown, pool };
         migrated.map_err(|error| opened.migration_error(error))?;
         Ok(opened)
@@ -93,6 +104,8 @@ impl Connections {
         /// The shared index of the log could not grow: no other error of it says so little of its cause, a full disk.
         const SQLITE_IOERR_SHMSIZE: i64 = 4874;
         const SQLITE_NOTADB: i64 = 26;
+        /// PostgreSQL's `query_canceled`, by `statement_timeout` (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+        const QUERY_CANCELED: i64 = 57014;
         let database = self.shown();
         let problem = error.to_string();
         let code = error.as_database_error().and_then(|error| error.code()?.parse::<i64>().ok());
@@ -104,6 +117,9 @@ impl Connections {
             (Self::Sqlite { .. }, Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => {
                 MetadataError::Corrupt { database, problem }
             }
+            (Self::Postgres { .. }, _, _) if code == Some(QUERY_CANCELED) => {
+                MetadataError::TimedOut { database, problem }
+            }
             (_, _, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_)) => {
                 MetadataError::Unreachable { database, problem }
             }
@@ -112,8 +128,20 @@ impl Connections {
     }
 }
 
-/// What brings the tables to this release's form: `sql` first; later releases append.
-fn migrations(sql: &'static str) -> Migrator {
-    let first = Migration::new(1, "metadata".into(), MigrationType::Simple, sql.into_sql_str(), false);
-    Migrator::with_migrations(vec![first])
+/// Limits on what a connection may take the server, unless its address sets them: so a registry that the network cut off
+/// does not hold up the others, which wait for its commit, for ever.
+fn with_limits(options: PgConnectOptions) -> PgConnectOptions {
+    let given = options.get_options().unwrap_or_default().to_owned();
+    let limits = ["statement_timeout", "idle_in_transaction_session_timeout"];
+    let missing = limits.into_iter().filter(|limit| !given.contains(limit));
+    options.options(missing.map(|limit| (limit, STATEMENT_TIMEOUT)))
+}
+
+/// What brings the tables to this release's form, step by step; later releases append.
+fn migrations(steps: [&'static str; 2]) -> Migrator {
+    let names = ["metadata", "manifest stores"];
+    let step = |((version, name), sql): ((i64, &'static str), &'static str)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations((1..).zip(names).zip(steps).map(step).collect())
 }

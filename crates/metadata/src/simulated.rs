@@ -42,11 +42,20 @@ struct State {
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
-    /// Manifests with the order in which they came.
-    manifests: BTreeMap<Digest, (u64, Arc<Manifest>)>,
+    manifests: BTreeMap<Digest, Kept>,
     tags: BTreeMap<ModelRef, Vec<TagEntry>>,
     records: BTreeMap<(String, String), String>,
     arrivals: u64,
+}
+
+/// A manifest.
+#[derive(Clone, Debug)]
+struct Kept {
+    /// Its number in the order in which they came.
+    arrival: u64,
+    manifest: Arc<Manifest>,
+    /// The stores that have it.
+    stores: BTreeSet<String>,
 }
 
 impl SimulatedMetadata {
@@ -91,6 +100,9 @@ impl State {
         if self.is_down {
             return Err(failed("it is down"));
         }
+        if let Some(tag) = changes.iter().find_map(|change| self.tables.moved(change)) {
+            return Err(MetadataError::Conflict { database: NAME.to_owned(), tag });
+        }
         match &mut self.planned {
             Some((0, Fault::Fail)) => {
                 self.planned = None;
@@ -127,21 +139,38 @@ impl Tables {
 
     fn apply(&mut self, change: &Change) {
         match change.clone() {
-            Change::PutManifest { digest, manifest } => {
+            Change::PutManifest { digest, manifest, store } => {
                 self.arrivals += 1;
-                self.manifests.entry(digest).or_insert((self.arrivals, manifest));
+                let new = Kept { arrival: self.arrivals, manifest, stores: BTreeSet::new() };
+                self.manifests.entry(digest).or_insert(new).stores.insert(store);
             }
-            Change::RemoveManifest(digest) => {
-                if !self.is_tagged(&digest) {
-                    self.manifests.remove(&digest);
-                }
+            Change::RemoveManifest { digest, store } => self.give_up(&digest, &store),
+            Change::SetTag { reference, history, .. } if history.is_empty() => {
+                drop(self.tags.remove(&reference))
             }
-            Change::SetTag { reference, history } if history.is_empty() => drop(self.tags.remove(&reference)),
-            Change::SetTag { reference, history } => drop(self.tags.insert(reference, history)),
+            Change::SetTag { reference, history, .. } => drop(self.tags.insert(reference, history)),
             Change::RemoveTag(reference) => drop(self.tags.remove(&reference)),
             Change::PutRecord { kind, key, value } => drop(self.records.insert((kind, key), value)),
             Change::RemoveRecord { kind, key } => drop(self.records.remove(&(kind, key))),
         }
+    }
+
+    fn give_up(&mut self, digest: &Digest, store: &str) {
+        if self.is_tagged(digest) {
+            return;
+        }
+        let Some(kept) = self.manifests.get_mut(digest) else { return };
+        kept.stores.remove(store);
+        if kept.stores.is_empty() {
+            self.manifests.remove(digest);
+        }
+    }
+
+    /// The tag of a change that was made from another history than there is.
+    fn moved(&self, change: &Change) -> Option<ModelRef> {
+        let Change::SetTag { reference, from: Some(from), .. } = change else { return None };
+        let known = self.tags.get(reference).map_or(&[][..], Vec::as_slice);
+        (known != from).then(|| reference.clone())
     }
 
     fn is_tagged(&self, digest: &Digest) -> bool {
@@ -151,9 +180,9 @@ impl Tables {
     /// The manifests with that blob in the order in which they came, and what each says of it.
     fn claims(&self, blob: &Digest) -> Vec<(u64, Digest, BlobInfo)> {
         let mut claims = Vec::new();
-        for (digest, (arrival, manifest)) in &self.manifests {
-            let file = manifest.files.iter().find(|file| file.blob.digest == *blob);
-            claims.extend(file.map(|file| (*arrival, *digest, file.blob)));
+        for (digest, kept) in &self.manifests {
+            let file = kept.manifest.files.iter().find(|file| file.blob.digest == *blob);
+            claims.extend(file.map(|file| (kept.arrival, *digest, file.blob)));
         }
         claims.sort_unstable_by_key(|(arrival, _, _)| *arrival);
         claims
@@ -162,15 +191,15 @@ impl Tables {
     fn models(&self) -> Vec<ModelSummary> {
         let summary = |(reference, history): (&ModelRef, &Vec<TagEntry>)| {
             let current = history.last()?;
-            let (_, manifest) = self.manifests.get(&current.digest)?;
-            Some(ModelSummary::new(reference.clone(), current, manifest))
+            let kept = self.manifests.get(&current.digest)?;
+            Some(ModelSummary::new(reference.clone(), current, &kept.manifest))
         };
         self.tags.iter().filter_map(summary).collect()
     }
 
     fn counts(&self) -> Counts {
-        let blobs: std::collections::BTreeSet<&Digest> =
-            self.manifests.values().flat_map(|(_, manifest)| manifest.blobs()).collect();
+        let blobs: BTreeSet<&Digest> =
+            self.manifests.values().flat_map(|kept| kept.manifest.blobs()).collect();
         let count = |length: usize| length as u64;
         Counts {
             manifests: count(self.manifests.len()),
@@ -207,7 +236,7 @@ impl Metadata for SimulatedMetadata {
     }
 
     fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, MetadataError>> {
-        self.ask(|tables| tables.manifests.get(digest).map(|(_, manifest)| manifest.to_bytes()))
+        self.ask(|tables| tables.manifests.get(digest).map(|kept| kept.manifest.to_bytes()))
     }
 
     fn manifest_with<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Result<Option<Digest>, MetadataError>> {
@@ -224,17 +253,17 @@ impl Metadata for SimulatedMetadata {
     ) -> BoxFuture<'a, Result<Vec<BlobInfo>, MetadataError>> {
         self.ask(|tables| {
             let manifests = tables.manifests.values();
-            let named: BTreeSet<Digest> =
-                manifests.flat_map(|(_, manifest)| manifest.blobs()).copied().collect();
+            let named: BTreeSet<Digest> = manifests.flat_map(|kept| kept.manifest.blobs()).copied().collect();
             let wanted = named.into_iter().filter(|digest| after.is_none_or(|after| digest > after));
             let first = |digest: Digest| tables.claims(&digest).first().map(|(_, _, info)| *info);
             wanted.filter_map(first).take(DIGESTS_MAX).collect()
         })
     }
 
-    fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>> {
+    fn untagged<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>> {
         self.ask(|tables| {
-            tables.manifests.keys().filter(|digest| !tables.is_tagged(digest)).copied().collect()
+            let of_store = tables.manifests.iter().filter(|(_, kept)| kept.stores.contains(store));
+            of_store.map(|(digest, _)| *digest).filter(|digest| !tables.is_tagged(digest)).collect()
         })
     }
 

@@ -1,20 +1,28 @@
 //! [`Metadata`] in SQL that SQLite and PostgreSQL both speak.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::mem::discriminant;
 use std::path::Path;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use helios_runtime::Clock;
 use helios_storage::BlobInfo;
 use helios_types::{Digest, ModelRef};
-use sqlx::{Postgres, Sqlite, Transaction};
+use sqlx::{Pool, Postgres, Sqlite, Transaction};
 
-use super::apply::{apply_all, parameters};
+use super::apply::{apply_all, moved, parameters};
 use super::schema::Connections;
 use super::value::{Row, Value, fetch};
 use super::{Change, Counts, DIGESTS_MAX, Metadata, MetadataError, check};
 use crate::{ModelSummary, TagEntry};
+
+/// Longest wait for one answer of PostgreSQL: longer than it takes itself at most, so that its own word comes first.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+/// The advisory lock under which PostgreSQL makes commits: "helios".
+const COMMIT_LOCK: i64 = 0x6865_6c69_6f73;
 
 /// A database in SQLite or PostgreSQL.
 #[derive(Clone, Debug)]
@@ -32,14 +40,14 @@ impl Work {
     pub(super) async fn run(&mut self, statement: &str, values: &[Value]) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite(work) => fetch::<Sqlite>(work, statement, values).await,
-            Self::Postgres(work) => fetch::<Postgres>(work, statement, values).await,
+            Self::Postgres(work) => in_time(fetch::<Postgres>(work, statement, values)).await,
         }
     }
 
     async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(work) => work.commit().await,
-            Self::Postgres(work) => work.commit().await,
+            Self::Postgres(work) => in_time(work.commit()).await,
         }
     }
 }
@@ -68,7 +76,7 @@ impl SqlMetadata {
             Connections::Sqlite { writes, .. } => {
                 writes.begin_with("BEGIN IMMEDIATE").await.map(Work::Sqlite)
             }
-            Connections::Postgres { pool, .. } => pool.begin().await.map(Work::Postgres),
+            Connections::Postgres { pool, .. } => in_time(begin_alone(pool)).await.map(Work::Postgres),
         }
     }
 
@@ -80,7 +88,7 @@ impl SqlMetadata {
                 Err(error) => Err(error),
             },
             Connections::Postgres { pool, .. } => match pool.acquire().await {
-                Ok(mut connection) => fetch::<Postgres>(&mut connection, statement, values).await,
+                Ok(mut connection) => in_time(fetch::<Postgres>(&mut connection, statement, values)).await,
                 Err(error) => Err(error),
             },
         };
@@ -115,12 +123,19 @@ impl Metadata for SqlMetadata {
             check(changes)?;
             let done = async {
                 let mut work = self.begin().await?;
+                if let Some(tag) = moved(&mut work, changes).await? {
+                    return Ok(Some(tag));
+                }
                 for alike in changes.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
                     apply_all(&mut work, alike).await?;
                 }
-                work.commit().await
+                work.commit().await.map(|()| None)
             };
-            done.await.map_err(|error| self.connections.error(error))
+            match done.await {
+                Ok(None) => Ok(()),
+                Ok(Some(tag)) => Err(MetadataError::Conflict { database: self.connections.shown(), tag }),
+                Err(error) => Err(self.connections.error(error)),
+            }
         }
         .boxed()
     }
@@ -213,11 +228,11 @@ impl Metadata for SqlMetadata {
         .boxed()
     }
 
-    fn untagged(&self) -> BoxFuture<'_, Result<Vec<Digest>, MetadataError>> {
+    fn untagged<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>> {
         async move {
-            let untagged = "SELECT m.digest FROM manifests m \
-                 WHERE NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = m.digest)";
-            self.all(untagged, &[], |row| row.digest(0)).await
+            let untagged = "SELECT m.digest FROM manifest_stores s JOIN manifests m ON m.id = s.manifest \
+                 WHERE s.store = $1 AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = m.digest)";
+            self.all(untagged, &[store.into()], |row| row.digest(0)).await
         }
         .boxed()
     }
@@ -310,16 +325,35 @@ impl Metadata for SqlMetadata {
     }
 }
 
+/// Begins a transaction beside which no other registry commits anything: what one finds in the tables stays so until its
+/// end.
+async fn begin_alone(pool: &Pool<Postgres>) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut work = pool.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(COMMIT_LOCK).execute(&mut *work).await?;
+    Ok(work)
+}
+
+/// What a server on the network answers, unless that takes so long that it will not come any more.
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    Clock.timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|elapsed| {
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, elapsed.to_string())))
+    })
+}
+
 fn blob_info(row: &Row) -> Result<BlobInfo, String> {
     Ok(BlobInfo { digest: row.digest(0)?, blake3: row.hash(1)?, size: row.number(2)? })
 }
 
-fn tag_entry(row: &Row) -> Result<TagEntry, String> {
+pub(super) fn tag_entry(row: &Row) -> Result<TagEntry, String> {
     Ok(TagEntry { digest: row.digest(0)?, at: row.number(1)?, source: row.text(2)?.to_owned() })
 }
 
 fn reference(row: &Row, column: usize) -> Result<ModelRef, String> {
-    let tag = row.text(column)?;
+    parsed(row.text(column)?)
+}
+
+/// The tag of that name.
+pub(super) fn parsed(tag: &str) -> Result<ModelRef, String> {
     tag.parse().map_err(|error| format!("the tag `{tag}`: {error}"))
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct TagEntry {
     /// The manifest that the tag points to from then on.
     pub digest: Digest,
-    /// When, in milliseconds since 1970.
+    /// When it was last pointed there, in milliseconds since 1970: pulling or pushing the same version again counts.
     pub at: u64,
     /// Where it came from: a source, or the model it was tagged from.
     pub source: String,
@@ -24,7 +24,7 @@ pub struct ModelSummary {
     pub digest: Digest,
     /// Bytes of all files.
     pub size: u64,
-    /// When the tag was last moved, in milliseconds since 1970.
+    /// When the tag was last moved, or pointed to the same version again, in milliseconds since 1970.
     pub changed_at: u64,
     /// What people ask about the model; absent where the files are none.
     #[serde(default)]

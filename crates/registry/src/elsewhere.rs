@@ -120,11 +120,18 @@ impl Registry {
         Ok(self.upstreams().is_empty() || !self.metadata().untagged().await?.contains(&version))
     }
 
-    /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
+    /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin. Just
+    /// after a start, it waits until workers had time to renew their leases.
     async fn held_blobs(&self) -> HashSet<Digest> {
         self.look_elsewhere_once().await;
+        self.members().rebuilt().await;
+        let mut leased = self.members().leased_manifests();
+        match self.host_leases().used_by_others() {
+            Ok(used) => leased.extend(used),
+            Err(error) => tracing::warn!(%error, "what other processes of this host use is not known"),
+        }
         let grace_since = self.grace_since();
-        let (held, others) = self.loaded().held(self.members().leased_manifests(), grace_since);
+        let (held, others) = self.loaded().held(leased, grace_since);
         let mut blobs: HashSet<Digest> = held.iter().flat_map(|manifest| manifest.blobs()).copied().collect();
         for digest in others {
             match self.manifest_here(&digest).await {

@@ -41,11 +41,13 @@ impl Registry {
     /// Deletes every version that is in no tag's history, and every file that only such versions have.
     ///
     /// Versions in live leases, in use in this process, or handed out to another within the grace stay, and so does
-    /// whatever a running pull has brought in. Reads go on all the while; pulls wait for moments.
+    /// whatever a running pull has brought in. Reads go on all the while; pulls wait for moments. Just after a start, it waits
+    /// until workers had time to renew their leases.
     ///
     /// # Errors
     /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
+        self.members().rebuilt().await;
         let _alone = self.collecting().lock().await;
         let manifests_removed = self.change(Self::collect_manifests).await?;
         let registry = Arc::clone(self);
@@ -58,9 +60,11 @@ impl Registry {
 
     /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
     fn collect_manifests(&self) -> Result<usize, RegistryError> {
-        let leased = self.members().leased_manifests();
+        let untagged = wait(self.metadata().untagged(self.store_id()))?;
+        let mut leased = self.members().leased_manifests();
+        leased.extend(self.host_leases().used_by_others()?);
         let grace_since = self.grace_since();
-        let doomed = self.loaded().doom(wait(self.metadata().untagged())?, &leased, grace_since);
+        let doomed = self.loaded().doom(untagged, &leased, grace_since);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();
         removed.map(|()| doomed.len())
@@ -70,7 +74,8 @@ impl Registry {
     /// without their manifest.
     fn remove_manifests(&self, digests: &[Digest]) -> Result<(), RegistryError> {
         let begin = digests.iter().map(|digest| self.begin(&SmallFile::Manifest(*digest)));
-        let remove = digests.iter().map(|digest| Change::RemoveManifest(*digest));
+        let store = || self.store_id().to_owned();
+        let remove = digests.iter().map(|digest| Change::RemoveManifest { digest: *digest, store: store() });
         self.commit(&begin.chain(remove).collect::<Vec<_>>())?;
         for digest in digests {
             files::remove_unsynced(self.files(), &manifest_path(self.dir(), digest))?;

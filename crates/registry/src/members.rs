@@ -2,7 +2,7 @@
 //!
 //! A lease ends by itself unless it is renewed. After a restart of the registry the list is empty until the workers
 //! have renewed; until then snapshots say [`rebuilding`](MembersSnapshot::rebuilding), so that nobody mistakes an
-//! incomplete list for a fleet that is gone.
+//! incomplete list for a fleet that is gone, and nothing is collected or leaves.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -162,6 +162,14 @@ impl Members {
                 Some(at) => drop(Clock.timeout(at.saturating_duration_since(Clock.now()), renewed).await),
                 None => drop(renewed.await),
             }
+        }
+    }
+
+    /// Waits until workers that were here before a restart had time to renew.
+    pub async fn rebuilt(&self) {
+        let mut snapshot = self.snapshot();
+        while snapshot.rebuilding {
+            snapshot = self.changed(snapshot.version).await;
         }
     }
 

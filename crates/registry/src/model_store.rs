@@ -9,7 +9,9 @@ use helios_types::{Digest, ModelRef};
 
 use crate::blocking::blocking;
 use crate::swarm::{CacheRoom, SharedCache};
-use crate::{FleetConfig, ModelSummary, ModelUse, Registry, RegistryClient, RegistryError, Resolved, Secret};
+use crate::{
+    FleetConfig, HostLease, ModelSummary, ModelUse, Registry, RegistryClient, RegistryError, Resolved, Secret,
+};
 
 /// A registry in this process or elsewhere. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -156,6 +158,21 @@ impl ModelStore {
                 None => Ok(()),
             },
             Self::Local(_) => Ok(()),
+        }
+    }
+
+    /// Says in the registry's folder that this process uses a version, if the folder is on this host and may be written to:
+    /// for whoever maps its files in place. `None` where they are not mapped in place, or nobody has to be told.
+    pub async fn lease_on_host(&self, manifest: Digest) -> Option<HostLease> {
+        let Self::Remote(store) = self else { return None };
+        let shared = store.shared();
+        let folder = shared.into_iter().find(|shared| shared.dir.join("manifests").is_dir())?.dir;
+        match blocking(move || Ok(HostLease::begin(&folder, manifest)?)).await {
+            Ok(lease) => Some(lease),
+            Err(error) => {
+                tracing::info!(%error, "the registry's folder does not say what is used here; its server is told");
+                None
+            }
         }
     }
 

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use helios_metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata};
+use helios_metadata::{Change, Counts, Metadata, MetadataError, SqlMetadata, TagEntry};
 use helios_storage::DurableFiles;
+use helios_types::ModelRef;
 
 use crate::blocking::blocking;
-use crate::changes::wait;
+use crate::changes::{retried, wait};
 use crate::ground::Ground;
-use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files};
+use crate::{MetadataConfig, Registry, RegistryConfig, RegistryError, files, small_files, tags};
 
 /// Small files whose contents go into one commit.
 const BATCH: usize = 500;
@@ -18,6 +19,14 @@ const BATCH: usize = 500;
 pub(crate) const STORES: &str = "store";
 /// The database's file in the store.
 pub(crate) const DATABASE_FILE: &str = "metadata.db";
+/// Behind the name of a database: one that is being made.
+const NEW: &str = ".new";
+/// Behind the name of a database: the one before it.
+const OLD: &str = ".old";
+/// Behind the name of a database: SQLite's log of it.
+const LOG: &str = "-wal";
+/// Behind the name of a database: the index of that log.
+const LOG_INDEX: &str = "-shm";
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +39,8 @@ pub struct RebuildProgress {
 
 impl Registry {
     /// Makes the database of the store in `dir` again from its manifests and tags, which are files; O(small files). The
-    /// old database may be damaged or gone. Records that can still be read from it are kept.
+    /// old database may be damaged or gone. Records that can still be read from it are kept. The new one is whole before it
+    /// takes the place of the old one, which stays as `metadata.db.old`.
     ///
     /// # Errors
     /// [`RegistryError::StoreInUse`] while a server has it open; [`RegistryError::Storage`];
@@ -41,15 +51,15 @@ impl Registry {
         mut report: impl FnMut(RebuildProgress) + Send + 'static,
     ) -> Result<Counts, RegistryError> {
         let ground = Ground::open(Arc::new(helios_storage::RealDisk), dir.to_owned(), Vec::new()).await?;
-        let file = dir.join(DATABASE_FILE);
+        let (file, files) = (dir.join(DATABASE_FILE), ground.files.clone());
         let is_own = config.metadata.is_own();
         let mut kept = Vec::new();
         if is_own {
-            kept = readable_records(&file).await;
-            let (files, old) = (ground.files.clone(), file.clone());
-            blocking(move || set_aside(&files, &old)).await?;
+            let (file, files) = (file.clone(), files.clone());
+            blocking(move || finish_replacing(&files, &file)).await?;
+            kept = readable_records(&dir.join(DATABASE_FILE)).await;
         }
-        let metadata = config.metadata.open(&file).await?;
+        let metadata = config.metadata.open(&if is_own { beside(&file, NEW) } else { file.clone() }).await?;
         let database = Arc::clone(&metadata);
         let counts = blocking(move || {
             for records in kept.chunks(BATCH) {
@@ -60,7 +70,11 @@ impl Registry {
         })
         .await;
         metadata.close().await;
-        counts
+        let counts = counts?;
+        if is_own {
+            blocking(move || replace(&files, &file)).await?;
+        }
+        Ok(counts)
     }
 }
 
@@ -97,38 +111,42 @@ pub(crate) fn import(
     let manifests = files.list(&ground.dir.join("manifests"), false)?;
     let tags = files.list(&tags_dir, true)?;
     let mut progress = RebuildProgress { done: 0, total: manifests.len() + tags.len() };
-    let mut commit = |changes: Vec<Change>, read: usize| -> Result<(), RegistryError> {
-        wait(metadata.commit(&changes))?;
+    let mut note = |read: usize| {
         progress.done += read;
         report(progress);
-        Ok(())
     };
-    in_batches(&manifests, |path| small_files::manifest(files, path), &mut commit)?;
+    in_batches(&manifests, |path| small_files::manifest(files, path, &ground.id), &mut |changes, read| {
+        wait(metadata.commit(&changes))?;
+        note(read);
+        Ok(())
+    })?;
     // A database of one store that knows no tag yet learns none from others meanwhile.
     let is_new = is_own && wait(metadata.tags())?.is_empty();
-    in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |changes, read| {
-        let mut newer = Vec::with_capacity(changes.len());
-        for change in changes {
-            if is_new || is_newer(&change, metadata)? {
-                newer.push(change);
+    in_batches(&tags, |path| small_files::tag(files, &tags_dir, path), &mut |histories, read| {
+        match is_new {
+            true => {
+                let set = |(reference, history)| Change::SetTag { reference, history, from: None };
+                wait(metadata.commit(&histories.into_iter().map(set).collect::<Vec<_>>()))?;
             }
+            false => retried(|| Ok(wait(metadata.commit(&missing(&histories, metadata)?))?))?,
         }
-        commit(newer, read)
+        note(read);
+        Ok(())
     })?;
     let known = Change::PutRecord { kind: STORES.to_owned(), key: ground.id.clone(), value: "{}".to_owned() };
     Ok(wait(metadata.commit(&[known]))?)
 }
 
 /// Reads files in batches, each while the one before it is committed. `commit` also gets how many were read.
-fn in_batches(
+fn in_batches<T: Send>(
     paths: &[PathBuf],
-    read: impl Fn(&Path) -> Result<Option<Change>, RegistryError> + Sync,
-    commit: &mut dyn FnMut(Vec<Change>, usize) -> Result<(), RegistryError>,
+    read: impl Fn(&Path) -> Result<Option<T>, RegistryError> + Sync,
+    commit: &mut dyn FnMut(Vec<T>, usize) -> Result<(), RegistryError>,
 ) -> Result<(), RegistryError> {
-    type Batch = Result<Vec<Option<Change>>, RegistryError>;
+    type Batch<T> = Result<Vec<Option<T>>, RegistryError>;
     let read = &read;
     thread::scope(|scope| {
-        let read_all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Batch>();
+        let read_all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Batch<T>>();
         let mut batches = paths.chunks(BATCH).map(|paths| scope.spawn(move || read_all(paths)));
         let mut reading = batches.next();
         while let Some(batch) = reading {
@@ -141,25 +159,36 @@ fn in_batches(
     })
 }
 
-/// Whether a tag's file says more than the database: another registry on it may have moved the tag since.
-fn is_newer(change: &Change, metadata: &dyn Metadata) -> Result<bool, RegistryError> {
-    let Change::SetTag { reference, history } = change else { return Ok(false) };
-    let known = wait(metadata.current(reference))?;
-    Ok(known.is_none_or(|known| history.last().is_some_and(|last| last.at > known.at)))
+/// What makes the database know the histories of files, beside what other registries on it did to the same tags.
+fn missing(
+    histories: &[(ModelRef, Vec<TagEntry>)],
+    metadata: &dyn Metadata,
+) -> Result<Vec<Change>, RegistryError> {
+    let mut changes = Vec::new();
+    for (reference, in_file) in histories {
+        let known = wait(metadata.history(reference))?;
+        let history = tags::merged(&known, in_file);
+        if history != known {
+            let reference = reference.clone();
+            changes.push(Change::SetTag { reference, history, from: Some(known) });
+        }
+    }
+    Ok(changes)
 }
 
-/// The records of a database that may be damaged, as far as it can be read.
+/// The records of a database that may be damaged or gone, as far as it can be read.
 async fn readable_records(file: &Path) -> Vec<Change> {
     let mut kept = Vec::new();
+    // Opening would make one.
+    if !small_files::exists(&DurableFiles::default(), file).unwrap_or(true) {
+        return kept;
+    }
     let read = async {
         let old = SqlMetadata::sqlite(file).await?;
-        for kind in old.record_kinds().await?.into_keys() {
-            for (key, value) in old.records(&kind).await? {
-                kept.push(Change::PutRecord { kind: kind.clone(), key, value });
-            }
-        }
+        let read = read_records(&old, &mut kept).await;
+        // Its log is gone by then, which SQLite would else delete by its name, from beside the new one.
         old.close().await;
-        Ok::<(), RegistryError>(())
+        read
     };
     if let Err(error) = read.await {
         tracing::warn!(%error, "not all records of the old database could be read");
@@ -167,13 +196,115 @@ async fn readable_records(file: &Path) -> Vec<Change> {
     kept
 }
 
-/// Gives the old database another name, beside the new one. Its log goes: it was merged, or cannot be read.
-fn set_aside(files: &DurableFiles, file: &Path) -> Result<(), RegistryError> {
-    if small_files::exists(files, file)? {
-        files::rename(files, file, &file.with_extension("db.old"))?;
-    }
-    for ending in ["db-wal", "db-shm"] {
-        files.remove(&file.with_extension(ending))?;
+async fn read_records(old: &SqlMetadata, kept: &mut Vec<Change>) -> Result<(), MetadataError> {
+    for kind in old.record_kinds().await?.into_keys() {
+        for (key, value) in old.records(&kind).await? {
+            kept.push(Change::PutRecord { kind: kind.clone(), key, value });
+        }
     }
     Ok(())
+}
+
+/// Puts the new database, which is whole, into the place of the old one, which stays beside it with its log. A crash
+/// anywhere in it leaves what [`finish_replacing`] goes on with.
+fn replace(files: &DurableFiles, file: &Path) -> Result<(), RegistryError> {
+    let (new, old) = (beside(file, NEW), beside(file, OLD));
+    if small_files::exists(files, &beside(&new, LOG))? {
+        let problem = format!("`{}` was not closed", new.display());
+        return Err(RegistryError::Internal { problem });
+    }
+    if small_files::exists(files, file)? {
+        // The log of the old one before it would be taken for this one's.
+        files.remove(&beside(&old, LOG))?;
+        files::rename(files, file, &old)?;
+    }
+    if small_files::exists(files, &beside(file, LOG))? {
+        files::rename(files, &beside(file, LOG), &beside(&old, LOG))?;
+    }
+    for leftover in [beside(file, LOG_INDEX), beside(&old, LOG_INDEX)] {
+        files.remove(&leftover)?;
+    }
+    files::rename(files, &new, file)
+}
+
+/// Goes on with a replacement that a crash interrupted, or clears what is left of a database that was not whole yet.
+pub(crate) fn finish_replacing(files: &DurableFiles, file: &Path) -> Result<(), RegistryError> {
+    let new = beside(file, NEW);
+    let is_there = |path: &Path| small_files::exists(files, path);
+    if is_there(&new)? && !is_there(&beside(&new, LOG))? && !is_there(file)? {
+        return replace(files, file);
+    }
+    // The log last: without it, what is left looks whole.
+    for leftover in [new.clone(), beside(&new, LOG_INDEX), beside(&new, LOG)] {
+        if is_there(&leftover)? {
+            files.remove(&leftover)?;
+        }
+    }
+    Ok(())
+}
+
+/// The file beside a database whose name has another ending behind it.
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use helios_storage::disk::{Fault, Unsynced};
+    use helios_storage::{DurableFiles, SimulatedDisk};
+
+    use super::{finish_replacing, replace};
+
+    const FILE: &str = "/store/metadata.db";
+
+    fn read(files: &DurableFiles, ending: &str) -> Option<String> {
+        let bytes = files.read(Path::new(&format!("{FILE}{ending}")), 100).ok()?;
+        Some(String::from_utf8(bytes).expect("text"))
+    }
+
+    #[test]
+    fn a_crash_anywhere_in_a_replacement_leaves_one_whole_database_with_its_own_log() {
+        for operation in 0..200 {
+            let disk = SimulatedDisk::new(operation);
+            let files = DurableFiles::new(Arc::new(disk.clone()));
+            files.create_dir(Path::new("/store")).expect("a folder");
+            for ending in ["", "-wal", ".old", ".old-wal", ".new"] {
+                let path = format!("{FILE}{ending}");
+                files.write_atomic(Path::new(&path), format!("first{ending}").as_bytes()).expect("a file");
+            }
+            disk.inject(disk.operations() + operation, Fault::Crash);
+            let replaced = replace(&files, Path::new(FILE));
+            match operation % 2 {
+                0 => disk.lose_power(Unsynced::Scattered),
+                _ => disk.kill(),
+            }
+            finish_replacing(&files, Path::new(FILE)).expect("finished");
+            let found = ["", "-wal", ".old", ".old-wal", ".new"].map(|ending| read(&files, ending));
+            let found = found.each_ref().map(Option::as_deref);
+            let is_new = found == [Some("first.new"), None, Some("first"), Some("first-wal"), None];
+            let is_old = found[0] == Some("first") && found[1] == Some("first-wal") && found[4].is_none();
+            assert!(is_new || is_old, "operation {operation}: {found:?}");
+            if replaced.is_ok() {
+                assert!(is_new, "operation {operation}: {found:?}");
+                return;
+            }
+        }
+        unreachable!("a replacement has fewer operations");
+    }
+
+    #[test]
+    fn a_database_that_was_not_whole_goes() {
+        let files = DurableFiles::new(Arc::new(SimulatedDisk::new(1)));
+        files.create_dir(Path::new("/store")).expect("a folder");
+        for ending in [".new", ".new-wal"] {
+            files.write_atomic(Path::new(&format!("{FILE}{ending}")), b"half").expect("a file");
+        }
+        finish_replacing(&files, Path::new(FILE)).expect("cleared");
+        assert_eq!([".new", ".new-wal", ""].map(|ending| read(&files, ending)), [None, None, None]);
+    }
 }

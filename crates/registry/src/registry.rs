@@ -11,7 +11,9 @@ use helios_metadata::{Metadata, ModelSummary, TagEntry};
 use helios_model::{FileEntry, Manifest, Role};
 use helios_runtime::Instant;
 use helios_storage::tiers::{Mover, TierReport};
-use helios_storage::{Blob, BlobInfo, DerivedBlobs, DirLock, Disk, DurableFiles, FileBytes, RealDisk, Tiers};
+use helios_storage::{
+    Blob, BlobInfo, DerivedBlobs, DirLock, DirUsers, Disk, DurableFiles, FileBytes, RealDisk, Tiers,
+};
 use helios_types::{DEFAULT_TAG, Digest, ErrorCode, ModelRef};
 
 use crate::blocking::blocking;
@@ -19,11 +21,12 @@ use crate::demand::Demand;
 use crate::elsewhere::{Elsewhere, StoreKeeper};
 use crate::fetch::Fetcher;
 use crate::ground::{Ground, downloads_dir};
+use crate::host_lease;
 use crate::loaded::LoadedManifests;
 use crate::pins::Pins;
 use crate::profiles::Profiles;
 use crate::pull::Jobs;
-use crate::rebuild::{DATABASE_FILE, STORES, import};
+use crate::rebuild::{DATABASE_FILE, STORES, finish_replacing, import};
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
 use crate::transfer::Turns;
@@ -51,6 +54,8 @@ pub struct Registry {
     /// Names this store where several share a database.
     store_id: String,
     members: Arc<Members>,
+    /// Among the processes of this host that use the store.
+    host_leases: DirUsers,
     fetcher: Fetcher,
     jobs: Jobs,
     turns: Turns,
@@ -85,6 +90,8 @@ impl Registry {
     /// [`RegistryError::Metadata`].
     pub async fn open(dir: &Path, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
         let ground = Ground::open(Arc::new(RealDisk), dir.to_owned(), config.tiers.clone()).await?;
+        let (files, file) = (ground.files.clone(), dir.join(DATABASE_FILE));
+        blocking(move || finish_replacing(&files, &file)).await?;
         let metadata = config.metadata.open(&dir.join(DATABASE_FILE)).await?;
         Self::open_ground(ground, metadata, config).await
     }
@@ -135,7 +142,7 @@ impl Registry {
         let upstreams = upstream::open(&config, &id)?;
         let disk = Arc::clone(ground.files.disk());
         Ok(Self {
-            derived: DerivedBlobs::open_on(disk, &ground.dir, config.derived_bytes_max),
+            derived: DerivedBlobs::open_on(Arc::clone(&disk), &ground.dir, config.derived_bytes_max),
             files: ground.files,
             blobs: ground.blobs,
             elsewhere: Elsewhere::default(),
@@ -150,6 +157,7 @@ impl Registry {
             upstreams,
             id,
             members: Arc::new(Members::new(config.members_rebuild)),
+            host_leases: DirUsers::join_on(Arc::clone(&disk), &host_lease::folder(&ground.dir))?,
             fetcher: Fetcher::new(config.fetch.clone()),
             jobs: Jobs::default(),
             turns: Turns::default(),
@@ -169,6 +177,10 @@ impl Registry {
     /// The leases of workers.
     pub fn members(&self) -> &Arc<Members> {
         &self.members
+    }
+
+    pub(crate) fn host_leases(&self) -> &DirUsers {
+        &self.host_leases
     }
 
     /// The version that a name points to, here or else upstream. Here, it is one question to the database, and another

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use helios_metadata::{Change, TagEntry};
 use helios_model::ModelError;
 use helios_storage::{DurableFiles, StorageError};
-use helios_types::Digest;
+use helios_types::{Digest, ModelRef};
 
 use crate::registry::parse_manifest;
 use crate::{RegistryError, files, tags};
@@ -21,14 +21,21 @@ pub(crate) fn exists(files: &DurableFiles, path: &Path) -> Result<bool, Registry
     }
 }
 
-/// The manifest in a file; `None` if the file's name is not a manifest's, or its bytes are not its name's.
-pub(crate) fn manifest(files: &DurableFiles, path: &Path) -> Result<Option<Change>, RegistryError> {
+/// The manifest in a file of a store; `None` if the file's name is not a manifest's, or its bytes are not its name's.
+pub(crate) fn manifest(
+    files: &DurableFiles,
+    path: &Path,
+    store: &str,
+) -> Result<Option<Change>, RegistryError> {
     let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
     let Some(digest) = stem.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()) else {
         return Ok(None);
     };
     match files::read(files, path).and_then(|bytes| parse_manifest(&digest, &bytes)) {
-        Ok(manifest) => Ok(Some(Change::PutManifest { digest, manifest: Arc::new(manifest) })),
+        Ok(manifest) => {
+            let (manifest, store) = (Arc::new(manifest), store.to_owned());
+            Ok(Some(Change::PutManifest { digest, manifest, store }))
+        }
         Err(
             error @ (RegistryError::InvalidManifest { .. }
             | RegistryError::Model(ModelError::InvalidManifest { .. })),
@@ -40,12 +47,16 @@ pub(crate) fn manifest(files: &DurableFiles, path: &Path) -> Result<Option<Chang
     }
 }
 
-/// The history in a file; `None` if the file is not one of a tag, or damaged.
-pub(crate) fn tag(files: &DurableFiles, dir: &Path, path: &Path) -> Result<Option<Change>, RegistryError> {
+/// The tag and the history in a file; `None` if the file is not one of a tag, or damaged.
+pub(crate) fn tag(
+    files: &DurableFiles,
+    dir: &Path,
+    path: &Path,
+) -> Result<Option<(ModelRef, Vec<TagEntry>)>, RegistryError> {
     let Some(reference) = tags::reference_of(dir, path) else { return Ok(None) };
     let bytes = files::read(files, path)?;
     match serde_json::from_slice::<Vec<TagEntry>>(&bytes) {
-        Ok(history) if !history.is_empty() => Ok(Some(Change::SetTag { reference, history })),
+        Ok(history) if !history.is_empty() => Ok(Some((reference, history))),
         Ok(_) => {
             tracing::error!(path = %path.display(), "a tag file is empty and ignored");
             Ok(None)

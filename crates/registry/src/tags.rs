@@ -25,10 +25,32 @@ pub(crate) fn reference_of(tags: &Path, path: &Path) -> Option<ModelRef> {
     format!("{name}:{tag}").parse().ok()
 }
 
-/// A history with one more entry; the oldest go over the bound.
-pub(crate) fn appended(history: &[TagEntry], entry: TagEntry) -> Vec<TagEntry> {
-    let kept = &history[history.len().saturating_sub(HISTORY_MAX - 1)..];
-    kept.iter().cloned().chain([entry]).collect()
+/// A history that ends in `entry`: with one more entry, of which the oldest go over the bound, or where it points there
+/// already with the later time, so that times tell which tag of a name was pulled or pushed last.
+pub(crate) fn pointed(history: &[TagEntry], entry: &TagEntry) -> Vec<TagEntry> {
+    let (kept, newest) = match history.split_last() {
+        Some((last, before)) if last.digest == entry.digest => {
+            (before, TagEntry { at: last.at.max(entry.at), ..last.clone() })
+        }
+        _ => (&history[history.len().saturating_sub(HISTORY_MAX - 1)..], entry.clone()),
+    };
+    kept.iter().cloned().chain([newest]).collect()
+}
+
+/// A history with what another of the same tag has beside it, both in their order, and between them by time.
+pub(crate) fn merged(history: &[TagEntry], other: &[TagEntry]) -> Vec<TagEntry> {
+    let mut missing = other.iter().filter(|entry| !history.contains(entry)).peekable();
+    if missing.peek().is_none() {
+        return history.to_vec();
+    }
+    let mut merged = Vec::new();
+    for entry in history {
+        while let Some(earlier) = missing.next_if(|missing| missing.at < entry.at) {
+            merged = pointed(&merged, earlier);
+        }
+        merged = pointed(&merged, entry);
+    }
+    missing.fold(merged, |merged, entry| pointed(&merged, entry))
 }
 
 /// Writes a history, durably.
@@ -48,9 +70,42 @@ pub(crate) fn write(
 mod tests {
     use std::path::Path;
 
-    use helios_types::ModelRef;
+    use helios_types::{Digest, ModelRef};
 
-    use super::{path, reference_of};
+    use super::{HISTORY_MAX, merged, path, pointed, reference_of};
+    use crate::TagEntry;
+
+    fn entry(seed: u8, at: u64) -> TagEntry {
+        TagEntry { digest: Digest::from_bytes([seed; 32]), at, source: format!("from {at}") }
+    }
+
+    #[test]
+    fn pointing_where_a_tag_points_already_moves_only_the_time() {
+        let history = pointed(&pointed(&[], &entry(1, 5)), &entry(2, 7));
+        assert_eq!(history, [entry(1, 5), entry(2, 7)]);
+        let again = pointed(&history, &entry(2, 9));
+        assert_eq!(again, [entry(1, 5), TagEntry { at: 9, ..entry(2, 7) }]);
+        assert_eq!(pointed(&again, &entry(2, 8)), again, "time does not go back");
+        assert_eq!(pointed(&again, &entry(1, 11)).len(), 3);
+        let long = (0..200).fold(Vec::new(), |history, at| pointed(&history, &entry(at as u8, at)));
+        assert_eq!((long.len(), long.last()), (HISTORY_MAX, Some(&entry(199, 199))));
+    }
+
+    #[test]
+    fn histories_that_parted_become_one_without_a_loss() {
+        let (base, here, there) = (entry(1, 5), entry(2, 7), entry(3, 9));
+        let [one, two] = [[base.clone(), here.clone()], [base.clone(), there.clone()]];
+        let both = [base.clone(), here.clone(), there.clone()];
+        assert_eq!(merged(&one, &two), both);
+        assert_eq!(merged(&two, &one), both);
+        assert_eq!(merged(&both, &one), both, "what is known already changes nothing");
+        assert_eq!(merged(&[], &one), one);
+        // Clocks of two machines differ: what was acknowledged last stays last.
+        let skewed = [entry(1, 10), entry(2, 8)];
+        assert_eq!(merged(&skewed, &skewed[..1]), skewed);
+        let refreshed = [TagEntry { at: 8, ..base.clone() }];
+        assert_eq!(merged(&refreshed, &[base]), refreshed, "an entry is there once");
+    }
 
     #[test]
     fn tags_of_nested_names_do_not_collide() {

@@ -12,13 +12,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use helios_api::worker::{ChunkStream, UpdateStream, Worker, WorkerError, protocol_info, v1};
 use helios_engine::EngineHandle;
-use helios_registry::Resolved;
 use helios_runtime::{Clock, Tasks};
 use helios_types::{Digest, ErrorCode, ModelRef, NumericsId};
 use tokio::sync::watch;
 
 use crate::answer::{self, InFlight};
 use crate::memory::KvBudget;
+use crate::model_files::Held;
 use crate::request::engine_request;
 use crate::watching;
 
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) draining: watch::Sender<bool>,
     pub(crate) in_flight: watch::Sender<usize>,
     pub(crate) tasks: Tasks,
-    pub(crate) _held: Option<Resolved>,
+    pub(crate) _held: Option<Held>,
 }
 
 impl Host {

@@ -31,5 +31,5 @@ pub use lease::keep_lease;
 pub use machine::Machine;
 pub use memory::{AvailableMemory, GroupTexts, KvBudget, MemorySource, MemoryTexts};
 pub use metrics::describe_metrics;
-pub use model_files::{ModelFiles, WeightFiles};
+pub use model_files::{Held, ModelFiles, WeightFiles};
 pub use serve::{ServeOptions, check_bind, serve};

@@ -3,7 +3,7 @@
 use futures::future::try_join_all;
 use helios_engine::{EngineError, Model, ModelConfig};
 use helios_model::{Manifest, ModelError, Role, WeightFormat};
-use helios_registry::{ModelStore, RegistryError, Resolved};
+use helios_registry::{HostLease, ModelStore, RegistryError, Resolved};
 use helios_storage::{Blob, FileBytes};
 use helios_types::{Digest, ModelRef};
 
@@ -21,8 +21,15 @@ pub struct ModelFiles {
     pub manifest: Digest,
     /// The files with the weights.
     pub weights: WeightFiles,
-    /// Keeps the files from garbage collection while they are in use by the process of the store.
-    pub held: Option<Resolved>,
+    /// Keeps the files from garbage collection while they are in use.
+    pub held: Option<Held>,
+}
+
+/// What keeps the files of a version: in the process of the store itself, or in another on its host.
+#[derive(Clone, Debug)]
+pub struct Held {
+    _here: Resolved,
+    _on_host: Option<HostLease>,
 }
 
 /// The files with the weights, in one of two forms.
@@ -52,6 +59,7 @@ impl ModelFiles {
     /// # Errors
     /// A file that is missing in the manifest or cannot be had.
     pub async fn open(store: &ModelStore, resolved: &Resolved) -> Result<Self, HostError> {
+        let held = Held { _here: resolved.clone(), _on_host: store.lease_on_host(resolved.digest).await };
         let weights = WeightFiles::open(store, &resolved.manifest).await.map_err(Box::new);
         let weights = weights
             .map_err(|source| HostError::Registry { reference: resolved.reference.to_string(), source })?;
@@ -59,7 +67,7 @@ impl ModelFiles {
             reference: resolved.reference.clone(),
             manifest: resolved.digest,
             weights,
-            held: Some(resolved.clone()),
+            held: Some(held),
         })
     }
 }

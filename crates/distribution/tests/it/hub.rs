@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use helios_distribution::hub;
 use helios_registry::Registry;
+use helios_runtime::Clock;
 use helios_types::ModelRef;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -125,6 +126,21 @@ async fn a_commit_keeps_what_it_does_not_name() {
     served.commit_to("org/made", "v1", &[header(), file("other", "")]).await;
     assert_eq!(served.files("v1").await, ["other"]);
     assert_eq!(served.files("main").await, ["c", "d"]);
+}
+
+#[tokio::test]
+async fn without_latest_main_is_what_was_pushed_last_even_where_that_changed_nothing() {
+    let served = Served::start().await;
+    for (revision, path) in [("a", "one"), ("b", "two"), ("a", "one")] {
+        served.commit_to("org/made", revision, &[header(), file(path, "")]).await;
+        assert_eq!(served.files("main").await, [path]);
+        let pushed_at = Clock.unix_ms();
+        while Clock.unix_ms() == pushed_at {
+            tokio::task::yield_now().await;
+        }
+    }
+    let history = served.registry.history(&"org/made:a".parse().expect("a name")).await.expect("a history");
+    assert_eq!(history.len(), 1);
 }
 
 #[tokio::test]

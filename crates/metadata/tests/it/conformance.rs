@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use helios_metadata::{Change, Counts, Metadata, MetadataError, RECORD_BYTES_MAX, SimulatedMetadata};
 use helios_types::Digest;
 
-use crate::made::{Random, blob, digest, history, manifest, name, put, set_tag};
+use crate::made::{
+    Random, STORE, blob, digest, history, manifest, name, put, put_by, remove, remove_by, set_tag,
+};
 
 /// Runs the whole suite; `open` gives a new, empty database each time.
 pub(crate) async fn conforms<M: Metadata>(mut open: impl AsyncFnMut() -> M) {
@@ -13,6 +15,8 @@ pub(crate) async fn conforms<M: Metadata>(mut open: impl AsyncFnMut() -> M) {
     manifests_bring_and_take_their_blobs(&open().await).await;
     tags_keep_their_history(&open().await).await;
     a_tagged_manifest_stays(&open().await).await;
+    a_manifest_goes_when_no_store_has_it(&open().await).await;
+    a_history_that_was_changed_meanwhile_is_not_overwritten(&open().await).await;
     records_are_replaced_listed_and_bounded(&open().await).await;
     a_manifest_may_have_thousands_of_files(&open().await).await;
     random_histories_give_the_same_answers(&mut open).await;
@@ -28,7 +32,7 @@ async fn an_empty_database_knows_nothing(database: &dyn Metadata) {
     assert_eq!(database.referenced(&[]).await.expect("an answer"), []);
     database.commit(&[]).await.expect("nothing to do");
     let absent = [
-        Change::RemoveManifest(digest(1)),
+        remove(digest(1)),
         Change::RemoveTag(name("a")),
         Change::RemoveRecord { kind: "k".to_owned(), key: "a".to_owned() },
     ];
@@ -51,7 +55,7 @@ async fn manifests_bring_and_take_their_blobs(database: &dyn Metadata) {
     let asked = [1, 2, 3, 4].map(digest);
     assert_eq!(set(database.referenced(&asked).await), set(Ok([1, 2, 3].map(digest).to_vec())));
 
-    database.commit(&[Change::RemoveManifest(two.0)]).await.expect("removed");
+    database.commit(&[remove(two.0)]).await.expect("removed");
     assert_eq!(set(database.referenced(&asked).await), set(Ok([1, 2].map(digest).to_vec())));
     assert_eq!(database.manifest_with(&digest(2)).await.expect("an answer"), Some(one.0));
     assert_eq!(database.blob(&digest(3)).await.expect("an answer"), None);
@@ -93,8 +97,8 @@ async fn a_tagged_manifest_stays(database: &dyn Metadata) {
     let puts: Vec<Change> = made.iter().map(put).collect();
     database.commit(&puts).await.expect("committed");
     database.commit(&[set_tag("m", &[made[0].0, made[1].0])]).await.expect("tagged");
-    assert_eq!(database.untagged().await.expect("an answer"), [made[2].0]);
-    let removals: Vec<Change> = made.iter().map(|made| Change::RemoveManifest(made.0)).collect();
+    assert_eq!(database.untagged(STORE).await.expect("an answer"), [made[2].0]);
+    let removals: Vec<Change> = made.iter().map(|made| remove(made.0)).collect();
     database.commit(&removals).await.expect("those that may go");
     for (index, stays) in [true, true, false].into_iter().enumerate() {
         let body = database.manifest(&made[index].0).await.expect("an answer");
@@ -102,6 +106,52 @@ async fn a_tagged_manifest_stays(database: &dyn Metadata) {
         let info = database.blob(&digest(index as u32 + 1)).await.expect("an answer");
         assert_eq!(info.is_some(), stays, "blob {index}");
     }
+}
+
+async fn a_manifest_goes_when_no_store_has_it(database: &dyn Metadata) {
+    let (shared, own) = (manifest("shared", &[1, 2]), manifest("own", &[2]));
+    let puts = [put_by("a", &shared), put_by("b", &shared), put_by("b", &own), put_by("a", &shared)];
+    database.commit(&puts).await.expect("committed");
+    assert_eq!(database.untagged("a").await.expect("an answer"), [shared.0]);
+    assert_eq!(set(database.untagged("b").await), BTreeSet::from([shared.0, own.0]));
+    assert_eq!(database.untagged("c").await.expect("an answer"), []);
+    database.commit(&[remove_by("a", shared.0), remove_by("a", own.0)]).await.expect("given up");
+    assert_eq!(database.untagged("a").await.expect("an answer"), []);
+    assert_eq!(database.counts().await.expect("counts"), Counts { manifests: 2, blobs: 2, tags: 0 });
+    database.commit(&[set_tag("m", &[own.0])]).await.expect("tagged");
+    database.commit(&[remove_by("b", shared.0), remove_by("b", own.0)]).await.expect("given up");
+    assert_eq!(database.counts().await.expect("counts"), Counts { manifests: 1, blobs: 1, tags: 1 });
+    // A store does not give up what is tagged: else nobody would collect it later.
+    database.commit(&[Change::RemoveTag(name("m"))]).await.expect("removed");
+    assert_eq!(database.untagged("b").await.expect("an answer"), [own.0]);
+    database.commit(&[remove_by("b", own.0)]).await.expect("given up");
+    assert_eq!(database.counts().await.expect("counts"), Counts::default());
+}
+
+async fn a_history_that_was_changed_meanwhile_is_not_overwritten(database: &dyn Metadata) {
+    let from = |tag: &str, from: &[Digest], to: &[Digest]| Change::SetTag {
+        reference: name(tag),
+        history: history(to),
+        from: Some(history(from)),
+    };
+    let [one, two, three] = [1, 2, 3].map(digest);
+    database.commit(&[from("m", &[], &[one]), from("n", &[], &[one])]).await.expect("new tags");
+    database.commit(&[from("m", &[one], &[one, two])]).await.expect("moved");
+    for stale in [&[][..], &[one], &[two], &[one, three], &[one, two, three]] {
+        let changes = [record("k", "a", "1"), from("n", &[one], &[three]), from("m", stale, &[three])];
+        let refused = database.commit(&changes).await;
+        assert!(
+            matches!(&refused, Err(MetadataError::Conflict { tag, .. }) if *tag == name("m")),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(database.history(&name("m")).await.expect("an answer"), history(&[one, two]));
+    assert_eq!(database.history(&name("n")).await.expect("an answer"), history(&[one]));
+    assert_eq!(database.record("k", "a").await.expect("an answer"), None, "nothing of the commit is there");
+    database.commit(&[Change::RemoveTag(name("m"))]).await.expect("removed");
+    let refused = database.commit(&[from("m", &[one, two], &[one, two, three])]).await;
+    assert!(matches!(refused, Err(MetadataError::Conflict { .. })), "{refused:?}");
+    database.commit(&[from("m", &[], &[three])]).await.expect("new again");
 }
 
 fn record(kind: &str, key: &str, value: &str) -> Change {
@@ -133,7 +183,7 @@ async fn a_manifest_may_have_thousands_of_files(database: &dyn Metadata) {
     assert_eq!(database.counts().await.expect("counts").blobs, 4_096);
     let digests: Vec<Digest> = (0..5_000).map(digest).collect();
     assert_eq!(database.referenced(&digests).await.expect("an answer").len(), 4_096);
-    database.commit(&[Change::RemoveManifest(large.0)]).await.expect("removed");
+    database.commit(&[remove(large.0)]).await.expect("removed");
     assert_eq!(database.counts().await.expect("counts"), Counts::default());
 }
 
@@ -157,7 +207,8 @@ async fn answers(database: &dyn Metadata) -> Vec<String> {
         format!("{:?}", database.counts().await.expect("counts")),
         format!("{:?}", database.models().await.expect("models")),
         format!("{:?}", database.tags().await.expect("tags")),
-        format!("{:?}", set(database.untagged().await)),
+        format!("{:?}", set(database.untagged(STORE).await)),
+        format!("{:?}", set(database.untagged("another").await)),
         format!("{:?}", database.records("k").await.expect("records")),
         format!("{:?}", database.record_kinds().await.expect("kinds")),
     ];
@@ -176,9 +227,11 @@ impl Random {
         let made = manifest(&self.below(6).to_string(), &[self.below(8), 8 + self.below(8)]);
         let tag = format!("t{}", self.below(4));
         let key = self.below(3).to_string();
-        match self.below(9) {
+        match self.below(11) {
             0..=2 => put(&made),
-            3 => Change::RemoveManifest(made.0),
+            3 => remove(made.0),
+            9 => put_by("another", &made),
+            10 => remove_by("another", made.0),
             4 => set_tag(&tag, &[made.0]),
             5 => set_tag(&tag, &[manifest("0", &[self.below(8), 8]).0, made.0]),
             6 => Change::RemoveTag(name(&tag)),

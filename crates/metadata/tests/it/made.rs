@@ -61,14 +61,32 @@ fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(sha2::Sha256::digest(bytes).into())
 }
 
+/// The store whose manifests they are.
+pub(crate) const STORE: &str = "one store";
+
 /// The change that brings the manifest in.
 pub(crate) fn put(made: &(Digest, Arc<Manifest>)) -> Change {
-    Change::PutManifest { digest: made.0, manifest: Arc::clone(&made.1) }
+    put_by(STORE, made)
+}
+
+/// The change that brings the manifest into a store.
+pub(crate) fn put_by(store: &str, made: &(Digest, Arc<Manifest>)) -> Change {
+    Change::PutManifest { digest: made.0, manifest: Arc::clone(&made.1), store: store.to_owned() }
+}
+
+/// The change by which the store gives a manifest up.
+pub(crate) fn remove(digest: Digest) -> Change {
+    remove_by(STORE, digest)
+}
+
+/// The change by which a store gives a manifest up.
+pub(crate) fn remove_by(store: &str, digest: Digest) -> Change {
+    Change::RemoveManifest { digest, store: store.to_owned() }
 }
 
 /// The change that gives a tag the history of these manifests.
 pub(crate) fn set_tag(tag: &str, digests: &[Digest]) -> Change {
-    Change::SetTag { reference: name(tag), history: history(digests) }
+    Change::SetTag { reference: name(tag), history: history(digests), from: None }
 }
 
 /// A history of these manifests.

@@ -5,5 +5,6 @@
 mod conformance;
 mod made;
 mod postgres;
+mod postgres_server;
 mod simulated;
 mod sqlite;

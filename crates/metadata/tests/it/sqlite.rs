@@ -5,7 +5,7 @@ use std::fs;
 use helios_metadata::{Metadata, MetadataError, SqlMetadata};
 
 use crate::conformance::conforms;
-use crate::made::{manifest, name, put, set_tag};
+use crate::made::{STORE, manifest, name, put, set_tag};
 
 #[tokio::test]
 async fn sqlite_conforms() {
@@ -54,6 +54,30 @@ async fn a_database_of_a_newer_release_is_refused() {
     pool.close().await;
     let error = SqlMetadata::sqlite(&file).await.expect_err("newer");
     assert!(matches!(error, MetadataError::Newer { version: 99, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.expect("a connection");
+    let first = include_str!("../../src/migrations/sqlite/1_metadata.sql");
+    crate::postgres::note_migration(&pool, 1, "metadata", first).await;
+    let (one, two) = (manifest("one", &[1]), manifest("two", &[2]));
+    for made in [&one, &two] {
+        let insert = "INSERT INTO manifests (digest, body, facts, size) VALUES ($1, $2, 'null', 3)";
+        let insert = sqlx::query(insert).bind(made.0.as_bytes().to_vec()).bind(made.1.to_bytes());
+        insert.execute(&pool).await.expect("a manifest");
+    }
+    let store = "INSERT INTO records (kind, key, value) VALUES ('store', $1, '{}')";
+    sqlx::query(store).bind(STORE).execute(&pool).await.expect("a store");
+    pool.close().await;
+
+    let database = SqlMetadata::sqlite(&file).await.expect("brought up to date");
+    database.commit(&[set_tag("m", &[one.0])]).await.expect("tagged");
+    assert_eq!(database.untagged(STORE).await.expect("an answer"), [two.0]);
+    assert_eq!(database.untagged("another").await.expect("an answer"), []);
 }
 
 #[tokio::test]

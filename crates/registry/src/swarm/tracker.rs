@@ -1,6 +1,6 @@
 //! Who has which piece of which blob, and who is fetching it from the origin: in memory, bounded, with leases.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,13 @@ const PIECES_MAX: u64 = 1 << 20;
 const NODES_MAX: usize = 4096;
 /// Blobs that one node says it holds.
 pub(super) const HOLDINGS_MAX: usize = 10_000;
+/// Blobs that all nodes together say they hold: about 100 MB.
+const HOLDINGS_TOTAL_MAX: usize = 2_000_000;
+/// Memory of all swarms, about; the one asked for longest ago goes when there is more. A thousand nodes that share 700 GB
+/// take 44 MB.
+const BYTES_MAX: usize = 128 << 20;
+/// About what a node or a claim takes beside its address and its pieces.
+const ENTRY_BYTES: usize = 128;
 /// Bytes of a node's address.
 const ADDRESS_BYTES_MAX: usize = 500;
 /// How long a node has for a piece that it said it would fetch.
@@ -46,10 +53,15 @@ struct State {
 #[derive(Debug)]
 struct Swarm {
     touched: Instant,
-    pieces: Vec<Piece>,
+    /// Pieces of the blob.
+    count: u64,
+    /// Who fetches which piece from the origin, until when.
+    claims: HashMap<u64, (String, Instant)>,
     /// Who fetches the whole blob from the origin, for those who cannot check pieces.
     fetcher: Option<Fetcher>,
-    nodes: HashMap<String, Node>,
+    nodes: BTreeMap<String, Node>,
+    /// Memory that it took after the last question, about.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -60,24 +72,42 @@ struct Fetcher {
     is_ahead: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Piece {
-    holders: Vec<String>,
-    claim: Option<(String, Instant)>,
-}
-
 #[derive(Debug)]
 struct Node {
     seen: Instant,
     /// How often others were sent to it.
     handed_out: u64,
+    got: Pieces,
     /// Whether it said that it has the whole blob.
     has_whole: bool,
 }
 
 impl Node {
     fn new(seen: Instant) -> Self {
-        Self { seen, handed_out: 0, has_whole: false }
+        Self { seen, handed_out: 0, got: Pieces::default(), has_whole: false }
+    }
+}
+
+/// The pieces that a node has: a bit each, as far as its last one.
+#[derive(Debug, Default)]
+struct Pieces(Vec<u64>);
+
+impl Pieces {
+    fn insert(&mut self, index: u64) {
+        let word = (index / u64::from(u64::BITS)) as usize;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (index % u64::from(u64::BITS));
+    }
+
+    fn has(&self, index: u64) -> bool {
+        let word = self.0.get((index / u64::from(u64::BITS)) as usize);
+        word.is_some_and(|word| word >> (index % u64::from(u64::BITS)) & 1 == 1)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<u64>()
     }
 }
 
@@ -93,15 +123,12 @@ impl Tracker {
         let state = &mut *state;
         state.holdings.retain(|_, (until, _)| *until > now);
         let holdings = state.holdings.iter().filter(|(_, (_, blobs))| blobs.contains(&digest));
-        let mut whole: Vec<String> = holdings.map(|(node, _)| node.clone()).collect();
+        let whole: Vec<String> = holdings.map(|(node, _)| node.clone()).collect();
         let swarm = state.swarm(digest, count, now);
-        swarm.note(ask, now)?;
-        whole.extend(swarm.nodes.iter().filter(|(_, node)| node.has_whole).map(|(node, _)| node.clone()));
-        Ok(match ask.piece {
-            None => Place::Noted,
-            Some(_) if ask.unchecked => swarm.place_unchecked(ask, &whole, now),
-            Some(index) => swarm.place(index as usize, ask, &whole, now),
-        })
+        let answer = swarm.answer(ask, whole, now);
+        swarm.bytes = swarm.measured();
+        state.forget_over(BYTES_MAX);
+        answer
     }
 
     /// Notes the blobs that a node has whole.
@@ -114,10 +141,13 @@ impl Tracker {
         if holdings.blobs.len() > HOLDINGS_MAX {
             return Err(invalid(format!("{} blobs, at most {HOLDINGS_MAX}", holdings.blobs.len())));
         }
-        if state.holdings.len() >= NODES_MAX && !state.holdings.contains_key(&holdings.node) {
+        let now = Clock.now();
+        state.holdings.retain(|node, (until, _)| *until > now && *node != holdings.node);
+        let held: usize = state.holdings.values().map(|(_, blobs)| blobs.len()).sum();
+        if state.holdings.len() >= NODES_MAX || held + holdings.blobs.len() > HOLDINGS_TOTAL_MAX {
             return Err(too_many());
         }
-        let until = Clock.now() + NODE_TTL;
+        let until = now + NODE_TTL;
         state.holdings.insert(holdings.node, (until, holdings.blobs.into_iter().collect()));
         Ok(())
     }
@@ -128,59 +158,91 @@ impl Tracker {
 }
 
 impl State {
-    fn swarm(&mut self, digest: Digest, count: usize, now: Instant) -> &mut Swarm {
-        if self.swarms.len() >= SWARMS_MAX
-            && !self.swarms.contains_key(&digest)
-            && let Some(oldest) =
-                self.swarms.iter().min_by_key(|(_, swarm)| swarm.touched).map(|(digest, _)| *digest)
-        {
-            self.swarms.remove(&oldest);
+    fn swarm(&mut self, digest: Digest, count: u64, now: Instant) -> &mut Swarm {
+        if self.swarms.len() >= SWARMS_MAX && !self.swarms.contains_key(&digest) {
+            self.forget_oldest();
         }
-        let pieces = || vec![Piece::default(); count];
-        let new = || Swarm { touched: now, pieces: pieces(), fetcher: None, nodes: HashMap::new() };
+        let new = || Swarm {
+            touched: now,
+            count,
+            claims: HashMap::new(),
+            fetcher: None,
+            nodes: BTreeMap::new(),
+            bytes: 0,
+        };
         let swarm = self.swarms.entry(digest).or_insert_with(new);
-        if swarm.pieces.len() != count {
+        if swarm.count != count {
             *swarm = new();
         }
         swarm.touched = now;
         swarm
     }
+
+    /// Forgets swarms, those asked for longest ago first, until the others take `bytes_max`.
+    fn forget_over(&mut self, bytes_max: usize) {
+        while self.swarms.values().map(|swarm| swarm.bytes).sum::<usize>() > bytes_max {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.swarms.iter().min_by_key(|(_, swarm)| swarm.touched).map(|(digest, _)| *digest);
+        if let Some(oldest) = oldest {
+            self.swarms.remove(&oldest);
+        }
+    }
 }
 
 impl Swarm {
+    /// `whole` are the nodes that were said to hold the whole blob, those of this swarm aside.
+    fn answer(&mut self, ask: &Ask, mut whole: Vec<String>, now: Instant) -> Result<Place, RegistryError> {
+        self.note(ask, now)?;
+        whole.extend(self.nodes.iter().filter(|(_, node)| node.has_whole).map(|(node, _)| node.clone()));
+        Ok(match ask.piece {
+            None => Place::Noted,
+            Some(_) if ask.unchecked => self.place_unchecked(ask, &whole, now),
+            Some(index) => self.place(index, ask, &whole, now),
+        })
+    }
+
+    /// The memory that it takes, about. O(nodes and claims).
+    fn measured(&self) -> usize {
+        let nodes = self.nodes.iter().map(|(address, node)| address.len() + node.got.bytes());
+        let claims = self.claims.values().map(|(address, _)| address.len());
+        nodes.chain(claims).map(|bytes| ENTRY_BYTES + bytes).sum::<usize>() + ENTRY_BYTES
+    }
+
     /// Notes that the asker lives, what it has got, and whom it found wanting: their claims end.
     fn note(&mut self, ask: &Ask, now: Instant) -> Result<(), RegistryError> {
         self.nodes.retain(|_, node| now - node.seen < NODE_TTL);
-        if let Some(piece) = ask.piece {
-            let piece = &mut self.pieces[piece as usize];
-            piece.claim.take_if(|(node, until)| *until <= now || ask.avoid.contains(node));
-        }
+        self.claims.retain(|piece, (node, until)| {
+            let is_wanting = ask.piece == Some(*piece) && ask.avoid.contains(node);
+            *until > now && !is_wanting
+        });
         let Some(address) = &ask.node else { return Ok(()) };
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(address) {
             return Err(too_many());
         }
-        let node = self.nodes.entry(address.clone()).or_insert(Node::new(now));
+        let node = self.nodes.entry(address.clone()).or_insert_with(|| Node::new(now));
         node.seen = now;
         node.has_whole = ask.whole || node.has_whole && ask.piece.is_none();
         for index in &ask.got {
-            let piece = &mut self.pieces[*index as usize];
-            piece.claim.take_if(|(node, _)| node == address);
-            if !piece.holders.contains(address) {
-                piece.holders.push(address.clone());
+            node.got.insert(*index);
+            if self.claims.get(index).is_some_and(|(node, _)| node == address) {
+                self.claims.remove(index);
             }
         }
         Ok(())
     }
 
-    fn place(&mut self, index: usize, ask: &Ask, whole: &[String], now: Instant) -> Place {
+    fn place(&mut self, index: u64, ask: &Ask, whole: &[String], now: Instant) -> Place {
         let fits = |node: &&String| ask.node.as_ref() != Some(*node) && !ask.avoid.contains(*node);
-        let piece = &self.pieces[index];
-        let lives = |node: &&String| self.nodes.contains_key(*node);
-        let holders = piece.holders.iter().filter(lives).chain(whole).filter(fits);
+        let holders = self.nodes.iter().filter(|(_, node)| node.got.has(index)).map(|(address, _)| address);
+        let holders = holders.chain(whole).filter(fits);
         if let Some(node) = holders.min_by_key(|node| self.load(node)).cloned() {
             return self.send_to(node, now);
         }
-        match piece.claim.as_ref().map(|(node, _)| node).filter(fits).cloned() {
+        match self.claims.get(&index).map(|(node, _)| node).filter(fits).cloned() {
             Some(node) => self.send_to(node, now),
             None => self.claim(index, ask.node.as_ref(), now),
         }
@@ -211,27 +273,29 @@ impl Swarm {
 
     fn send_to(&mut self, address: String, now: Instant) -> Place {
         // One who only holds whole blobs enters here, so that its load counts.
-        let node = self.nodes.entry(address.clone()).or_insert(Node::new(now));
+        let node = self.nodes.entry(address.clone()).or_insert_with(|| Node::new(now));
         node.handed_out += 1;
         Place::Peer(address)
     }
 
     /// The origin for the asker, unless it has its share of claims already and another node will ask soon.
-    fn claim(&mut self, index: usize, asker: Option<&String>, now: Instant) -> Place {
+    fn claim(&mut self, index: u64, asker: Option<&String>, now: Instant) -> Place {
         let Some(asker) = asker else { return Place::Origin };
         let active = self.nodes.values().filter(|node| now - node.seen < ACTIVE_TTL).count().max(1);
-        let claims = self.pieces.iter().filter_map(|piece| piece.claim.as_ref());
-        let own = claims.filter(|(node, until)| node == asker && *until > now).count();
+        let own = self.claims.values().filter(|(node, _)| node == asker).count();
         if active > 1 && own >= (CLAIMS_MAX / active).max(1) {
             return Place::Later;
         }
-        self.pieces[index].claim = Some((asker.clone(), now + CLAIM_TTL));
+        // One that is not noted costs at most that another fetches the same piece.
+        if self.claims.len() < NODES_MAX {
+            self.claims.insert(index, (asker.clone(), now + CLAIM_TTL));
+        }
         Place::Origin
     }
 }
 
 /// Number of pieces of the blob asked about.
-fn validate(ask: &Ask) -> Result<usize, RegistryError> {
+fn validate(ask: &Ask) -> Result<u64, RegistryError> {
     let count = ask.size.div_ceil(PIECE_BYTES);
     if count > PIECES_MAX {
         return Err(invalid(format!("a blob of {} bytes", ask.size)));
@@ -240,7 +304,7 @@ fn validate(ask: &Ask) -> Result<usize, RegistryError> {
         return Err(invalid(format!("piece {piece} of {count}")));
     }
     ask.node.iter().try_for_each(|node| validate_address(node))?;
-    Ok(count as usize)
+    Ok(count)
 }
 
 fn validate_address(node: &str) -> Result<(), RegistryError> {
@@ -266,7 +330,7 @@ fn too_many() -> RegistryError {
 mod tests {
     use helios_types::Digest;
 
-    use super::{Ask, Holdings, Place, Tracker};
+    use super::{Ask, BYTES_MAX, HOLDINGS_MAX, HOLDINGS_TOTAL_MAX, Holdings, PIECES_MAX, Place, Tracker};
     use crate::transfer::PIECE_BYTES;
 
     const BLOB: Digest = Digest::from_bytes([7; 32]);
@@ -349,5 +413,41 @@ mod tests {
         assert!(
             tracker.ask(BLOB, &Ask { node: Some("file:///etc".to_owned()), ..ask("a", 0, &[]) }).is_err()
         );
+    }
+
+    fn digest(number: u32) -> Digest {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        Digest::from_bytes(bytes)
+    }
+
+    /// Blobs that nobody has, of the largest size there may be: what is noted of them stays within its bound.
+    #[test]
+    fn invented_blobs_take_no_memory_without_end() {
+        let tracker = Tracker::default();
+        let last = PIECES_MAX - 1;
+        let ask = |node: &str, got: &[u64]| Ask { size: PIECES_MAX * PIECE_BYTES, ..ask(node, last, got) };
+        for number in 0..2_000 {
+            tracker.ask(digest(number), &ask("a", &[])).expect("a place");
+        }
+        for number in 0..2_000 {
+            tracker.ask(digest(number), &ask("a", &[last])).expect("a place");
+            assert_eq!(tracker.ask(digest(number), &ask("b", &[])).expect("a place"), peer("a"));
+            let bytes: usize = tracker.lock().swarms.values().map(|swarm| swarm.measured()).sum();
+            assert!(bytes <= BYTES_MAX, "{bytes} bytes after {number}");
+        }
+    }
+
+    #[test]
+    fn what_all_nodes_hold_is_bounded_and_saying_it_again_costs_nothing() {
+        let tracker = Tracker::default();
+        let blobs: Vec<Digest> = (0..HOLDINGS_MAX as u32).map(digest).collect();
+        let hold =
+            |node: usize| tracker.hold(Holdings { node: format!("http://n{node}"), blobs: blobs.clone() });
+        let nodes = HOLDINGS_TOTAL_MAX / HOLDINGS_MAX;
+        for node in (0..nodes).chain(0..3) {
+            hold(node).expect("noted");
+        }
+        hold(nodes).expect_err("over the bound");
     }
 }

@@ -36,7 +36,13 @@ pub(crate) fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
 /// Settings with which the smallest saving is worth it.
 pub(crate) fn config(deduplicate: bool) -> RegistryConfig {
     let dedup = DedupLimits { shared_share_min: 0.2, saved_bytes_min: 1 };
-    RegistryConfig { dedup, deduplicate, gc_grace: std::time::Duration::ZERO, ..RegistryConfig::default() }
+    RegistryConfig {
+        dedup,
+        deduplicate,
+        gc_grace: std::time::Duration::ZERO,
+        members_rebuild: std::time::Duration::ZERO,
+        ..RegistryConfig::default()
+    }
 }
 
 pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {

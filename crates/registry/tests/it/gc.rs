@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use helios_model::Role;
-use helios_registry::{LeasedModel, Registry, RegistryConfig, Resolved, WallClock, WorkerLease, WorkerRole};
+use helios_registry::{
+    LeasedModel, ModelStore, Registry, RegistryConfig, Resolved, WallClock, WorkerLease, WorkerRole,
+};
 use helios_types::{ModelRef, NumericsId};
 
 use crate::metadata::made::Random;
@@ -115,6 +117,55 @@ async fn whoever_fetches_file_by_file_for_longer_than_the_grace_is_not_cut() {
     }
     now_ms.fetch_add(61_000, Ordering::SeqCst);
     assert_eq!(registry.gc().await.expect("collected").manifests_removed, 1);
+}
+
+/// A registry that has just started knows no leases: it collects only after workers had time to renew theirs.
+#[tokio::test]
+async fn a_collection_after_a_restart_waits_for_the_leases() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("m.gguf", &models::gguf(1.0));
+    let digest = registry.import(&file, None, &mut |_| {}).await.expect("imported").digest;
+    registry.remove(&name("m")).await.expect("removed");
+    drop(registry);
+    let (gc_grace, members_rebuild) = (Duration::ZERO, Duration::from_secs(2));
+    let config = RegistryConfig { gc_grace, members_rebuild, ..RegistryConfig::default() };
+    let registry = place.open_as(config).await;
+    let mut collection = std::pin::pin!(registry.gc());
+    assert!(futures::poll!(&mut collection).is_pending());
+    let models = vec![LeasedModel { reference: name("m"), manifest: digest }];
+    let lease = WorkerLease { models, ..crate::membership::worker("w") };
+    registry.members().renew(lease, Duration::from_secs(60)).expect("renewed");
+    assert_eq!(collection.await.expect("collected").manifests_removed, 0);
+    assert!(!registry.members().snapshot().rebuilding);
+    let manifest = registry.manifest(&digest).await.expect("leased");
+    registry.derived_bytes(&manifest, Role::Weights).await.expect("with its files");
+}
+
+/// A process that maps the files of a store in place is known to whoever collects it, also if it has told no server; until
+/// it ends.
+#[tokio::test]
+async fn who_maps_files_in_place_holds_them_without_a_server() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("m.gguf", &models::gguf(1.0));
+    let digest = registry.import(&file, None, &mut |_| {}).await.expect("imported").digest;
+    let address = crate::over_http::serve(helios_registry::http::router(Arc::clone(&registry))).await;
+    let client = helios_registry::RegistryClient::new(&address, None).expect("a client");
+    let worker = ModelStore::remote(client, &place.path("worker")).expect("a store");
+    let resolved = worker.resolve(&name("m")).await.expect("resolved");
+    let lease = worker.lease_on_host(resolved.digest).await.expect("the folder is on this host");
+    registry.remove(&name("m")).await.expect("removed");
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 0);
+    let weights = worker.derived_bytes(&resolved.manifest, Role::Weights).await.expect("mapped in place");
+    assert!(*weights == *models::gguf(1.0));
+    drop(lease);
+    let report = registry.gc().await.expect("collected");
+    assert_eq!((report.manifests_removed, registry.manifest(&digest).await.is_err()), (1, true));
+    assert!(
+        ModelStore::Local(registry).lease_on_host(digest).await.is_none(),
+        "it holds what it uses itself"
+    );
 }
 
 /// Pulls, removals, collections and reads of the same two models at once: a model that resolves can be read.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use helios_registry::{FetchConfig, FleetConfig, Registry, RegistryConfig, RegistryError};
+use helios_registry::{FetchConfig, FleetConfig, RebuildProgress, Registry, RegistryConfig, RegistryError};
 use tempfile::TempDir;
 
 pub(crate) use crate::tiny::*;
@@ -37,16 +37,18 @@ impl Place {
     }
 
     pub(crate) async fn open_in(&self, fleet: FleetConfig, fetch: FetchConfig) -> Arc<Registry> {
-        self.open_as(RegistryConfig { fetch, fleet, gc_grace: Duration::ZERO, ..RegistryConfig::default() })
-            .await
+        let (gc_grace, members_rebuild) = (Duration::ZERO, Duration::ZERO);
+        let config = RegistryConfig { fetch, fleet, gc_grace, members_rebuild, ..RegistryConfig::default() };
+        self.open_as(config).await
     }
 
     /// With a time for which collections spare what was handed out.
     pub(crate) async fn open_with_grace(&self, gc_grace: Duration) -> Arc<Registry> {
-        self.open_as(RegistryConfig { gc_grace, ..RegistryConfig::default() }).await
+        let members_rebuild = Duration::ZERO;
+        self.open_as(RegistryConfig { gc_grace, members_rebuild, ..RegistryConfig::default() }).await
     }
 
-    async fn open_as(&self, config: RegistryConfig) -> Arc<Registry> {
+    pub(crate) async fn open_as(&self, config: RegistryConfig) -> Arc<Registry> {
         let fetch = FetchConfig {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(5),
@@ -64,8 +66,17 @@ impl Place {
 
     /// Makes the database again from the files.
     pub(crate) async fn rebuild(&self) -> helios_metadata::Counts {
+        self.rebuild_as(&RegistryConfig::default(), |_| {}).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), of the database that `config` names, with reports.
+    pub(crate) async fn rebuild_as(
+        &self,
+        config: &RegistryConfig,
+        report: impl FnMut(RebuildProgress) + Clone + Send + 'static,
+    ) -> helios_metadata::Counts {
         loop {
-            match Registry::rebuild(&self.store(), &RegistryConfig::default(), |_| {}).await {
+            match Registry::rebuild(&self.store(), config, report.clone()).await {
                 Err(RegistryError::StoreInUse { .. }) => tokio::task::yield_now().await,
                 result => return result.expect("rebuilt"),
             }

@@ -13,7 +13,8 @@ use crate::models::{self, Place};
 
 async fn open(place: &Place, bytes_per_second: u64) -> Arc<Registry> {
     let scrub = ScrubConfig { bytes_per_second, ..ScrubConfig::default() };
-    let config = RegistryConfig { scrub, ..RegistryConfig::default() };
+    let members_rebuild = std::time::Duration::ZERO;
+    let config = RegistryConfig { scrub, members_rebuild, ..RegistryConfig::default() };
     Registry::open(&place.store(), config).await.expect("a store")
 }
 

@@ -70,9 +70,9 @@ impl Machine {
 
     fn open(&self) -> Arc<Registry> {
         // Who reads from elsewhere begins with a file in less than this, and takes longer for all of them.
-        let gc_grace = Duration::from_secs(GRACE_TURNS);
+        let (gc_grace, members_rebuild) = (Duration::from_secs(GRACE_TURNS), Duration::ZERO);
         let wall_clock = WallClock::Simulated(Arc::clone(&self.now_ms));
-        let config = RegistryConfig { gc_grace, wall_clock, ..RegistryConfig::default() };
+        let config = RegistryConfig { gc_grace, members_rebuild, wall_clock, ..RegistryConfig::default() };
         let disk = Arc::new(self.disk.clone());
         let opened = Registry::open_on(disk, self.metadata.clone(), Path::new("/store"), config);
         self.runtime.block_on(opened).expect("the store opens")

@@ -44,6 +44,27 @@ async fn tags_move_keep_their_history_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_pulled_again_is_the_latest_of_its_name_also_after_a_restart() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let files = [1.0, 2.0].map(|fill| place.write(&format!("{fill}.gguf"), &models::gguf(fill)));
+    for (file, tag) in [(0, "m:a"), (1, "m:b"), (0, "m:a")] {
+        registry.import(&files[file], Some(name(tag)), &mut |_| {}).await.expect(tag);
+        crate::origin::moment().await;
+    }
+    let newest = async |registry: &helios_registry::Registry| {
+        let models = registry.list().await.expect("a list");
+        models.into_iter().max_by_key(|model| model.changed_at).expect("a model").model
+    };
+    assert_eq!(newest(&registry).await, name("m:a"));
+    assert_eq!(registry.history(&name("m:a")).await.expect("a history").len(), 1);
+    drop(registry);
+    assert_eq!(newest(&*place.open().await).await, name("m:a"));
+    place.rebuild().await;
+    assert_eq!(newest(&*place.open().await).await, name("m:a"), "its file says so, too");
+}
+
+#[tokio::test]
 async fn a_rollback_adds_to_the_history_and_can_be_taken_back() {
     let place = Place::new();
     let registry = place.open().await;

@@ -43,8 +43,9 @@ async fn open(place: &Place, tiers: Vec<TierDirectory>) -> Arc<Registry> {
         ..FetchConfig::default()
     };
     let scrub = ScrubConfig { bytes_per_second: u64::MAX, ..ScrubConfig::default() };
+    let (gc_grace, members_rebuild) = (Duration::ZERO, Duration::ZERO);
     let config =
-        RegistryConfig { fetch, tiers, scrub, gc_grace: Duration::ZERO, ..RegistryConfig::default() };
+        RegistryConfig { fetch, tiers, scrub, gc_grace, members_rebuild, ..RegistryConfig::default() };
     Registry::open(&place.store(), config).await.expect("the store opens")
 }
 

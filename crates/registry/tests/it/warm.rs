@@ -103,6 +103,7 @@ impl Pair {
             tiers: self.budget.map(bounded).into_iter().collect(),
             wall_clock: WallClock::Simulated(self.now_ms.clone()),
             gc_grace: Duration::ZERO,
+            members_rebuild: Duration::ZERO,
             ..RegistryConfig::default()
         };
         loop {

@@ -25,10 +25,14 @@ enum Step {
 const NAMES: [&str; 3] = ["m:v", "x", "org/y:z"];
 
 /// What every tag pointed to.
-type Histories = BTreeMap<ModelRef, Vec<Digest>>;
+pub(super) type Histories = BTreeMap<ModelRef, Vec<Digest>>;
 
-async fn open(place: &Place, metadata: &Arc<SimulatedMetadata>) -> Arc<Registry> {
-    let config = || RegistryConfig { gc_grace: std::time::Duration::ZERO, ..RegistryConfig::default() };
+pub(super) async fn open(place: &Place, metadata: &Arc<SimulatedMetadata>) -> Arc<Registry> {
+    let config = || RegistryConfig {
+        gc_grace: std::time::Duration::ZERO,
+        members_rebuild: std::time::Duration::ZERO,
+        ..RegistryConfig::default()
+    };
     loop {
         let opened = Registry::open_on(Arc::new(RealDisk), metadata.clone(), &place.store(), config()).await;
         match opened {
@@ -186,4 +190,53 @@ async fn a_damaged_database_is_refused_with_the_way_out_and_a_lost_one_is_made_a
     let counts = place.rebuild().await;
     assert_eq!((counts.manifests, counts.tags), (1, 1));
     assert_eq!(histories(&place.open().await).await, before);
+}
+
+/// A rebuild is killed while it reads the files: the store as it was then has all its records, and gives them to the next
+/// rebuild.
+#[tokio::test]
+async fn a_rebuild_that_is_killed_loses_no_records() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("m.gguf", &models::gguf(1.0));
+    registry.import(&file, Some(name("m")), &mut |_| {}).await.expect("imported");
+    registry.put_record("pin", "a", &7).await.expect("a record");
+    let before = histories(&registry).await;
+    drop(registry);
+    let killed = Place::new();
+    let (from, to) = (place.store(), killed.store());
+    let copy_once = move |progress: helios_registry::RebuildProgress| {
+        if progress.done == 1 {
+            let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(&to).status();
+            assert!(copied.expect("cp runs").success());
+        }
+    };
+    place.rebuild_as(&RegistryConfig::default(), copy_once).await;
+    assert!(killed.store().join("metadata.db.new").exists(), "it was killed too late to show anything");
+    for place in [&killed, &place] {
+        for rebuilds in [false, true] {
+            if rebuilds {
+                place.rebuild().await;
+            }
+            let registry = place.open().await;
+            assert_eq!(histories(&registry).await, before);
+            assert_eq!(registry.record("pin", "a").await.expect("an answer"), Some(7));
+            assert!(!place.store().join("metadata.db.new").exists());
+        }
+    }
+}
+
+/// What a crash between the two renames leaves: the new database, whole, and the old one's log.
+#[tokio::test]
+async fn a_rebuild_that_was_whole_takes_its_place_at_the_next_start() {
+    let place = Place::new();
+    let registry = place.open().await;
+    registry.put_record("pin", "a", &7).await.expect("a record");
+    drop(registry);
+    place.rebuild().await;
+    let path = |ending: &str| place.store().join(format!("metadata.db{ending}"));
+    fs::rename(path(""), path(".new")).expect("renamed");
+    fs::write(path("-wal"), "the log of another").expect("written");
+    let registry = place.open().await;
+    assert_eq!(registry.record("pin", "a").await.expect("an answer"), Some(7));
 }

@@ -4,4 +4,7 @@ mod crashes;
 #[path = "../../../../metadata/tests/it/made.rs"]
 #[allow(dead_code, reason = "the tests of the database need more of it")]
 pub(crate) mod made;
+#[path = "../../../../metadata/tests/it/postgres_server.rs"]
+mod postgres_server;
 mod scale;
+mod shared;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use helios_metadata::{Change, Metadata, SqlMetadata};
@@ -44,7 +45,9 @@ pub(super) struct Samples {
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Samples> {
     let store = bench.fresh_folder("large")?;
     let runtime = Handle::current();
-    let open = || runtime.block_on(Registry::open(&store, RegistryConfig::default()));
+    // Nobody has a lease whose renewal a collection would have to wait for.
+    let config = || RegistryConfig { members_rebuild: Duration::ZERO, ..RegistryConfig::default() };
+    let open = || runtime.block_on(Registry::open(&store, config()));
     drop(open()?);
     runtime.block_on(fill(bench, &store))?;
     let mut samples = Samples::default();
@@ -115,6 +118,7 @@ fn manifest(number: u64) -> Manifest {
 
 /// Fills the database through its trait, and writes each manifest's file.
 async fn fill(bench: &Bench, store: &Path) -> anyhow::Result<()> {
+    let store_id = std::fs::read_to_string(store.join("id")).context("the store has no id")?;
     let database = SqlMetadata::sqlite(&store.join("metadata.db")).await?;
     for first in (0..MODELS).step_by(BATCH as usize) {
         bench.step("filling a registry with 100,000 versions, 1,000,000 blobs")?;
@@ -125,9 +129,10 @@ async fn fill(bench: &Bench, store: &Path) -> anyhow::Result<()> {
             let bytes = manifest.to_bytes();
             let digest = probe::sha256(&bytes);
             write_unsynced(&store.join("manifests").join(format!("{}.json", digest.hex())), &bytes)?;
-            manifests.push(Change::PutManifest { digest, manifest: Arc::new(manifest) });
+            let (manifest, store) = (Arc::new(manifest), store_id.clone());
+            manifests.push(Change::PutManifest { digest, manifest, store });
             let entry = TagEntry { digest, at: 1_000 + number, source: format!("file:/model-{number}") };
-            tags.push(Change::SetTag { reference: reference(number)?, history: vec![entry] });
+            tags.push(Change::SetTag { reference: reference(number)?, history: vec![entry], from: None });
         }
         database.commit(&[manifests, tags].concat()).await?;
     }
