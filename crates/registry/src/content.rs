@@ -1,13 +1,14 @@
 //! The bytes of one file of the store for whoever sends them on: how many there are, and any range of them as a stream.
 //!
-//! No byte is handed out that was not verified.
+//! No byte is handed out that was not verified. What is not here is fetched when it is read: who only asks about a file
+//! waits for nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use helios_storage::{BlobInfo, FileBytes, Tiers};
+use helios_storage::{BlobInfo, FileBytes};
 
 use crate::blocking::blocking;
 use crate::{Registry, RegistryError};
@@ -19,7 +20,7 @@ const PIECE_BYTES: u64 = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Content {
     info: BlobInfo,
-    blobs: Arc<Tiers>,
+    registry: Arc<Registry>,
 }
 
 impl Content {
@@ -29,15 +30,18 @@ impl Content {
     }
 
     /// Verifies the bytes and streams `range` of them, which must lie within the size. The first time in this process
-    /// that takes a pass over the whole blob, before this returns; the pages are then touched as the stream is taken.
+    /// that takes a pass over the whole blob, before this returns; the pages are then touched as the stream is taken. A
+    /// blob that is not here is fetched first, whole.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] if the blob is gone or corrupt.
+    /// [`RegistryError::Storage`] if the blob is gone or corrupt and not to be had; what the place says that should have
+    /// it.
     pub async fn read(
         &self,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError> {
-        let (blobs, info) = (Arc::clone(&self.blobs), self.info);
+        self.registry.ensure_blob(&self.info).await?;
+        let (blobs, info) = (Arc::clone(self.registry.blobs()), self.info);
         let file = blocking(move || Ok(blobs.open_file(&info)?)).await?;
         let pieces = pieces(range).flat_map(move |piece| ranges(&file, piece));
         Ok(stream::iter(pieces.map(Ok)))
@@ -57,12 +61,8 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Registry {
-    /// The file of that description, fetched again if it is not here.
-    ///
-    /// # Errors
-    /// [`RegistryError::Storage`] if it is not here and not to be had; what the place says that should have it.
-    pub async fn content(self: &Arc<Self>, info: BlobInfo) -> Result<Content, RegistryError> {
-        self.ensure_blob(&info).await?;
-        Ok(Content { info, blobs: Arc::clone(self.blobs()) })
+    /// The file of that description, which is fetched again when it is read, if it is not here.
+    pub fn content(self: &Arc<Self>, info: BlobInfo) -> Content {
+        Content { info, registry: Arc::clone(self) }
     }
 }
