@@ -47,7 +47,7 @@ impl Registry {
                 let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
                 registry.write_history(&reference, tags::appended(&history, entry))?;
             }
-            registry.note_elsewhere(&manifest, &source, false);
+            registry.note_elsewhere(digest, &manifest, &source, false);
             Ok(Resolved { reference, digest, manifest })
         });
         let resolved = resolved.await?;

@@ -6,7 +6,7 @@
 //! came from a hub, a package registry, an object store or a web server. Whether those still have it is found out when it
 //! is asked for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, Weak};
 
 use helios_model::{Manifest, Role};
@@ -24,21 +24,34 @@ pub(crate) const PUSHED: &str = "pushed";
 /// The weights that could be fetched again.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
-    weights: RwLock<HashSet<Digest>>,
+    /// By blob, a version as part of which it could.
+    weights: RwLock<HashMap<Digest, Digest>>,
     /// Whether the versions of earlier processes are among them: looked up when room is short for the first time, so
     /// that no start waits for it.
     looked: tokio::sync::OnceCell<()>,
 }
 
 impl Elsewhere {
-    fn add(&self, manifest: &Manifest) {
-        let weights = manifest.files(Role::Weights).map(|file| file.blob.digest);
+    fn add(&self, version: Digest, manifest: &Manifest) {
+        let weights = manifest.files(Role::Weights).map(|file| (file.blob.digest, version));
         self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
     }
 
     /// Whether a blob is among them.
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        self.weights.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        self.version_with(digest).is_some()
+    }
+
+    /// A version as part of which a blob could be fetched again.
+    pub(crate) fn version_with(&self, digest: &Digest) -> Option<Digest> {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    }
+
+    /// Takes note that versions are gone, and with them where they came from.
+    pub(crate) fn forget(&self, versions: &[Digest]) {
+        let gone: HashSet<&Digest> = versions.iter().collect();
+        let mut weights = self.weights.write().unwrap_or_else(PoisonError::into_inner);
+        weights.retain(|_, version| !gone.contains(version));
     }
 }
 
@@ -77,18 +90,30 @@ impl Keeper for StoreKeeper {
 
 impl Registry {
     /// Whether a blob is here, or could be fetched again as far as is known.
-    pub async fn is_to_be_had(&self, digest: &Digest) -> bool {
+    ///
+    /// # Errors
+    /// [`RegistryError::Metadata`].
+    pub async fn is_to_be_had(&self, digest: &Digest) -> Result<bool, RegistryError> {
         if self.blobs().contains(digest) {
-            return true;
+            return Ok(true);
         }
         self.look_elsewhere_once().await;
-        self.elsewhere().has(digest)
+        if self.elsewhere().has(digest) {
+            return Ok(true);
+        }
+        // A small file is to be had where the weights beside it are.
+        let version = self.manifest_with(digest).await?;
+        Ok(version.is_some_and(|(_, manifest)| {
+            manifest.files(Role::Weights).any(|file| self.elsewhere().has(&file.blob.digest))
+        }))
     }
 
     /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin.
     async fn held_blobs(&self) -> HashSet<Digest> {
         self.look_elsewhere_once().await;
-        let grace_since = Clock.now().checked_sub(self.config().gc_grace);
+        let now = Clock.now();
+        self.shelf().expire(now);
+        let grace_since = now.checked_sub(self.config().gc_grace);
         let (held, others) = self.loaded().held(self.members().leased_manifests(), grace_since);
         let mut blobs: HashSet<Digest> = held.iter().flat_map(|manifest| manifest.blobs()).copied().collect();
         for digest in others {
@@ -122,7 +147,7 @@ impl Registry {
             for entry in self.metadata().history(&reference).await? {
                 if let Some(manifest) = self.manifest_here(&entry.digest).await? {
                     let is_pushed = !self.upstreams().is_empty() && pushed.contains(&entry.digest);
-                    self.note_elsewhere(&manifest, &entry.source, is_pushed);
+                    self.note_elsewhere(entry.digest, &manifest, &entry.source, is_pushed);
                 }
             }
         }
@@ -130,11 +155,17 @@ impl Registry {
     }
 
     /// Takes note of a version, where a name got it from, and whether it was pushed to the remote store.
-    pub(crate) fn note_elsewhere(&self, manifest: &Manifest, came_from: &str, is_pushed: bool) {
+    pub(crate) fn note_elsewhere(
+        &self,
+        version: Digest,
+        manifest: &Manifest,
+        came_from: &str,
+        is_pushed: bool,
+    ) {
         let origin = manifest.metadata.as_ref().map_or("", |facts| facts.source.as_str());
         let is_upstream = self.upstreams().iter().any(|upstream| upstream.shown() == came_from);
         if is_pushed || is_upstream || can_be_asked_again(origin) {
-            self.elsewhere().add(manifest);
+            self.elsewhere().add(version, manifest);
         }
     }
 }

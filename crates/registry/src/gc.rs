@@ -48,6 +48,7 @@ impl Registry {
     /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
         let _alone = self.collecting().lock().await;
+        self.shelf().expire(Clock.now());
         let manifests_removed = self.change(Self::collect_manifests).await?;
         let registry = Arc::clone(self);
         let mut report = blocking(move || registry.collect_blobs()).await?;
@@ -62,6 +63,7 @@ impl Registry {
         let leased = self.members().leased_manifests();
         let grace_since = Clock.now().checked_sub(self.config().gc_grace);
         let doomed = self.loaded().doom(wait(self.metadata().untagged())?, &leased, grace_since);
+        self.elsewhere().forget(&doomed);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();
         removed.map(|()| doomed.len())

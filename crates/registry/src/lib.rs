@@ -48,6 +48,7 @@ mod registry;
 mod rollback;
 mod scrub;
 mod secret;
+mod shelf;
 mod small_files;
 mod source;
 mod suggest;

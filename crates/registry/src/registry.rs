@@ -23,6 +23,7 @@ use crate::loaded::LoadedManifests;
 use crate::pins::Pins;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, import};
+use crate::shelf::Shelf;
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
 use crate::transfer::Turns;
@@ -41,6 +42,7 @@ pub struct Registry {
     mover: OnceLock<Mover>,
     derived: DerivedBlobs,
     pins: Arc<Pins>,
+    shelf: Shelf,
     metadata: Arc<dyn Metadata>,
     loaded: LoadedManifests,
     /// Held while small files change, so that files and database change in the same order; true if they say the same.
@@ -139,6 +141,7 @@ impl Registry {
             elsewhere: Elsewhere::default(),
             mover: OnceLock::new(),
             pins: Arc::default(),
+            shelf: Shelf::default(),
             metadata,
             loaded: LoadedManifests::default(),
             changes: Mutex::new(true),
@@ -379,6 +382,11 @@ impl Registry {
 
     pub(crate) fn pins(&self) -> &Arc<Pins> {
         &self.pins
+    }
+
+    /// What clients sent and no version names yet.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {

@@ -91,19 +91,19 @@ pub(super) async fn batch(hub: &Hub, repository: &str, request: Request) -> Resu
     check_count(batch.objects.len())?;
     let mut objects = Vec::new();
     for Object { oid, size } in batch.objects {
-        objects.push(match format!("sha256:{oid}").parse::<Digest>() {
+        let mut object = json!({ "oid": oid, "size": size });
+        match format!("sha256:{oid}").parse::<Digest>() {
             Err(_) => {
-                let error = json!({ "code": 422, "message": "the object's id is not a SHA-256 in hex" });
-                json!({ "oid": oid, "size": size, "error": error })
+                object["error"] = json!({ "code": 422, "message": "the object's id is not a SHA-256 in hex" });
             }
-            Ok(digest) if hub.shelf.known(&hub.registry, &digest).await.is_some() => {
-                json!({ "oid": oid, "size": size })
-            }
-            Ok(_) => {
+            // Also one that left and could be fetched again: who has it at hand need not hope for that.
+            Ok(digest) if !hub.registry.has_blob(&digest).await? => {
                 let action = json!({ "href": format!("{upload}/{oid}"), "header": {} });
-                json!({ "oid": oid, "size": size, "actions": { "upload": action } })
+                object["actions"] = json!({ "upload": action });
             }
-        });
+            Ok(_) => {}
+        }
+        objects.push(object);
     }
     let answer = json!({ "transfer": "basic", "objects": objects });
     Ok(([(CONTENT_TYPE, "application/vnd.git-lfs+json")], Json(answer)).into_response())
@@ -129,7 +129,7 @@ pub(super) async fn upload(hub: &Hub, digest: Digest, request: Request) -> Resul
     incoming.receive(request.into_body()).await?;
     let intake = hub.registry.intake();
     let info = incoming.finish(&intake, Some(digest)).await?;
-    hub.shelf.put(info, intake)?;
+    hub.registry.shelve(info, intake)?;
     Ok(StatusCode::OK.into_response())
 }
 

@@ -14,7 +14,6 @@ use tokio::sync::Mutex;
 
 use super::error::HubError;
 use crate::names;
-use crate::shelf::Shelf;
 use crate::versions::{Versions, commit_of};
 
 /// Bytes of a JSON body: lists of files, each with a sample.
@@ -23,8 +22,6 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 /// The protocol over one registry.
 pub(super) struct Hub {
     pub(super) registry: Arc<Registry>,
-    /// Files that came by LFS and wait for their commit.
-    pub(super) shelf: Shelf,
     /// Commits are made one after the other: each builds on what its parent is at that moment.
     pub(super) commits: Mutex<()>,
 }
@@ -41,7 +38,7 @@ pub(super) struct Version {
 
 impl Hub {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, shelf: Shelf::default(), commits: Mutex::default() }
+        Self { registry, commits: Mutex::default() }
     }
 
     /// The versions of a repository.
