@@ -14,7 +14,7 @@ use super::error::HubError;
 use super::route::MAIN;
 use super::state::{Hub, base, json};
 use crate::names;
-use crate::versions::{Versions, tag_of};
+use crate::versions::{Versions, is_commit, tag_of};
 
 /// `GET /api/whoami-v2`: keys have no user behind them.
 pub(super) fn whoami() -> Response {
@@ -127,8 +127,14 @@ async fn add_revision(hub: &Hub, repository: &str, name: &str, from: &str) -> Re
     Ok(StatusCode::OK.into_response())
 }
 
-/// The model and tag behind a repository and a tag's name.
+/// The model and tag behind a repository and the name of a tag that is to be written. Not one that looks like a commit: where
+/// that commit exists, nobody would find the tag.
 pub(super) fn reference(repository: &str, tag: &str) -> Result<ModelRef, HubError> {
+    if is_commit(tag) {
+        return Err(HubError::bad_request(format!(
+            "`{tag}` looks like a commit, and commits never change\nhint: name a tag or `main`"
+        )));
+    }
     let text = format!("{}:{tag}", names::model_name(repository));
     let reference = match tag.contains(':') {
         true => None,

@@ -173,6 +173,22 @@ async fn names_that_leave_the_folder_or_lead_to_routes_are_refused() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_to_what_looks_like_a_commit() {
+    let served = Served::start().await;
+    let made: Value = served.commit(&[header(), file("a", "YQ==")]).await.json().await.expect("JSON");
+    let commit = made["commitOid"].as_str().expect("a commit");
+    for revision in [commit, &"0".repeat(40), &"a".repeat(64)] {
+        let response = served.commit_to("org/made", revision, &[header(), file("b", "Yg==")]).await;
+        refused(response, 400, "hint: name a tag or `main`").await;
+        let branch = served.post(&format!("/api/models/org/made/branch/{revision}")).json(&json!({}));
+        refused(branch.send().await.expect("an answer"), 400, "looks like a commit").await;
+        let tag = served.post("/api/models/org/made/tag/main").json(&json!({ "tag": revision }));
+        refused(tag.send().await.expect("an answer"), 400, "looks like a commit").await;
+    }
+    assert_eq!(served.registry.list().await.expect("a list").len(), 1);
+}
+
+#[tokio::test]
 async fn what_was_not_sent_or_is_something_else_is_refused() {
     let served = Served::start().await;
     let lfs = |oid: &str| json!({ "key": "lfsFile", "value": { "path": "a", "algo": "sha256", "oid": oid } });

@@ -8,6 +8,7 @@ mod downloaded_uses;
 mod hub;
 mod left;
 mod lineage;
+mod mirrored;
 #[path = "../../../registry/tests/it/models.rs"]
 #[allow(dead_code, reason = "the registry's own tests need more of it")]
 mod models;
