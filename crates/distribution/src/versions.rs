@@ -39,15 +39,14 @@ impl Versions {
         latest.or_else(|| self.tags().map(|(_, entry)| entry).max_by_key(|entry| entry.at))
     }
 
-    /// What a revision means: a commit of any tag's history, `main`, or a tag. A tag may look like a commit: it does where a
-    /// model was pulled from another hub at a commit of that hub.
+    /// What a revision means: `main`, a commit of any tag's history, or a tag. A tag looks like a commit where a model was
+    /// pulled from another hub at a commit of that hub.
     pub(crate) fn find(&self, revision: &str) -> Option<&TagEntry> {
         if revision == MAIN {
             return self.main();
         }
-        let commit = || self.commit(revision);
         let tag = || self.tags().find(|(tag, _)| *tag == revision).map(|(_, entry)| entry);
-        commit().or_else(tag)
+        self.commit(revision).or_else(tag)
     }
 
     fn commit(&self, revision: &str) -> Option<&TagEntry> {

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use helios_registry::protocol::check_new;
 use helios_types::{DEFAULT_TAG, ModelRef};
 use serde::Deserialize;
 use serde_json::json;
@@ -47,13 +48,15 @@ impl Named {
             None if self.name.contains('/') => self.name.clone(),
             None => names::repository_of(&self.name).unwrap_or_default(),
         };
-        match names::is_repository(&repository) {
-            true => Ok(repository),
-            false => Err(HubError::bad_request(format!(
-                "{repository:?} is no name of a repository\nhint: ORG/NAME of letters, digits, `.`, `_`, `-`, not \
-                 beginning like a route of the server"
-            ))),
+        if names::is_repository(&repository) {
+            return Ok(repository);
         }
+        if let Ok(model) = repository.parse() {
+            check_new(&model)?;
+        }
+        Err(HubError::bad_request(format!(
+            "{repository:?} is no name of a repository\nhint: ORG/NAME of letters, digits, `.`, `_`, `-`"
+        )))
     }
 }
 
@@ -127,8 +130,8 @@ async fn add_revision(hub: &Hub, repository: &str, name: &str, from: &str) -> Re
     Ok(StatusCode::OK.into_response())
 }
 
-/// The model and tag behind a repository and the name of a tag that is to be written. Not one that looks like a commit: where
-/// that commit exists, nobody would find the tag.
+/// The model and tag behind a repository and the name of a tag to write. Not one that looks like a commit: where that
+/// commit exists, nobody would find the tag.
 pub(super) fn reference(repository: &str, tag: &str) -> Result<ModelRef, HubError> {
     if is_commit(tag) {
         return Err(HubError::bad_request(format!(
