@@ -4,6 +4,7 @@
 
 mod archives;
 mod collected;
+mod deduplicated;
 mod downloaded_uses;
 mod hub;
 mod left;
@@ -19,6 +20,8 @@ mod origin;
 #[path = "../../../model/tests/it/tiny.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod tiny;
+#[path = "../../../registry/tests/it/variants.rs"]
+mod variants;
 
 /// Serves some routes; the address.
 async fn serve(router: axum::Router) -> String {

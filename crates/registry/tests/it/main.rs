@@ -25,5 +25,6 @@ mod store;
 mod tiers;
 #[path = "../../../model/tests/it/tiny.rs"]
 mod tiny;
+mod variants;
 mod warm;
 mod workers;
