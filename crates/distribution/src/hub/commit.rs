@@ -106,7 +106,7 @@ async fn read(
     intake: &Arc<Intake>,
     request: Request,
 ) -> Result<(Header, Vec<Operation>), HubError> {
-    let mut lines = Lines::of(BodyPieces::of(request.into_body()));
+    let mut lines = Lines::of(BodyPieces::of(request.into_body()), hub.limits.commit_file_bytes);
     let mut header = Header::default();
     let mut operations = Vec::new();
     while let Some(line) = lines.next(&hub.registry).await? {
@@ -178,10 +178,7 @@ fn check_parent(header: &Header, parent: Option<&Version>, revision: &str) -> Re
 }
 
 /// The files of the new version.
-fn apply(
-    parent: Option<&Version>,
-    operations: &[Operation],
-) -> Result<BTreeMap<String, BlobInfo>, HubError> {
+fn apply(parent: Option<&Version>, operations: &[Operation]) -> Result<BTreeMap<String, BlobInfo>, HubError> {
     let mut files: BTreeMap<String, BlobInfo> = BTreeMap::new();
     if let Some(parent) = parent {
         files.extend(parent.files().map(|file| (file.path.clone(), file.blob)));

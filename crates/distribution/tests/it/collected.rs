@@ -18,7 +18,7 @@ fn blobs(place: &Place) -> usize {
 async fn what_was_sent_by_lfs_goes_with_its_repository() {
     let place = Place::new();
     let registry = place.open().await;
-    let url = serve(hub::router(Arc::clone(&registry))).await;
+    let url = serve(hub::router(Arc::clone(&registry), hub::Limits::default())).await;
     let client = Client::new();
     let oid = models::sha256(b"sent");
     let sent = client.put(format!("{url}/api/models/org/made/lfs/{oid}")).body("sent");

@@ -31,7 +31,7 @@ async fn a_recipe_is_served_as_the_file_that_it_stands_for() {
     assert!(!kept_whole.exists(), "a recipe and nothing else");
 
     let file = fs::read(place.path("tuned/model.safetensors")).expect("the source");
-    let hub = serve(hub::router(Arc::clone(&registry))).await;
+    let hub = serve(hub::router(Arc::clone(&registry), hub::Limits::default())).await;
     let oci = serve(oci::router(Arc::clone(&registry))).await;
     for url in [
         format!("{hub}/helios/tuned/resolve/main/model.safetensors"),

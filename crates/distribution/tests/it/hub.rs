@@ -22,9 +22,13 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::bounded(hub::Limits::default().commit_file_bytes).await
+    }
+
+    async fn bounded(commit_file_bytes: u64) -> Self {
         let place = Place::new();
         let registry = place.open().await;
-        let url = serve(hub::router(Arc::clone(&registry))).await;
+        let url = serve(hub::router(Arc::clone(&registry), hub::Limits { commit_file_bytes })).await;
         Self { registry, url, client: Client::new(), _place: place }
     }
 
@@ -220,6 +224,19 @@ async fn long_lines_many_files_and_compressed_bodies_are_refused() {
     let gzip =
         served.post("/api/models/org/made/commit/main").header("content-encoding", "gzip").body("bomb");
     refused(gzip.send().await.expect("an answer"), 415, "content-encoding").await;
+}
+
+#[tokio::test]
+async fn files_travel_inside_the_commit_up_to_the_bound_and_by_lfs_above_it() {
+    let served = Served::bounded(5).await;
+    let asked = json!({ "files": [{ "path": "small", "size": 5 }, { "path": "large", "size": 6 }] });
+    let answer = served.post("/api/models/org/made/preupload/main").json(&asked);
+    let modes = json_of(answer).await["files"].clone();
+    let told =
+        json!([[modes[0]["path"], modes[0]["uploadMode"]], [modes[1]["path"], modes[1]["uploadMode"]]]);
+    assert_eq!(told, json!([["small", "regular"], ["large", "lfs"]]));
+    assert_eq!(served.commit(&[file("small", "aGVsbG8=")]).await.status(), 200);
+    refused(served.commit(&[file("large", "aGVsbG8h")]).await, 413, "more than 5 bytes").await;
 }
 
 #[tokio::test]

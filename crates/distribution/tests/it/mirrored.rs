@@ -34,7 +34,7 @@ impl Mirror {
         let fetch = FetchConfig { hub_url: origin.address.clone(), ..FetchConfig::default() };
         let registry = place.open_with(fetch).await;
         let pulled = registry.pull(spec, None, &mut |_| {}).await.expect("pulled");
-        let url = serve(hub::router(Arc::clone(&registry))).await;
+        let url = serve(hub::router(Arc::clone(&registry), hub::Limits::default())).await;
         (Self { registry, bytes, url, _place: place }, pulled.reference)
     }
 
@@ -50,7 +50,10 @@ impl Mirror {
 
     async fn assert_served(&self, revision: &str) {
         let about = self.json(&format!("/api/models/org/repo/revision/{revision}?blobs=true")).await;
-        assert_eq!((&about["id"], &about["siblings"][0]["rfilename"]), (&json!("org/repo"), &json!("tiny.gguf")));
+        assert_eq!(
+            (&about["id"], &about["siblings"][0]["rfilename"]),
+            (&json!("org/repo"), &json!("tiny.gguf"))
+        );
         let tree = self.json(&format!("/api/models/org/repo/tree/{revision}")).await;
         assert_eq!(tree[0]["lfs"]["oid"], models::sha256(&self.bytes));
         let file = self.get(&format!("/org/repo/resolve/{revision}/tiny.gguf")).await;
@@ -81,6 +84,9 @@ async fn a_commit_of_the_other_hub_is_a_revision() {
     for revision in [THEIRS, ours, "main"] {
         mirror.assert_served(revision).await;
     }
-    assert_eq!(mirror.get("/api/models/org/repo/revision/0000000000000000000000000000000000000000").await.status(), 404);
+    assert_eq!(
+        mirror.get("/api/models/org/repo/revision/0000000000000000000000000000000000000000").await.status(),
+        404
+    );
     assert_eq!(mirror.registry.list().await.expect("a list").len(), 1);
 }
