@@ -7,6 +7,7 @@ os.environ["HF_ENDPOINT"] = os.environ.get("HELIOS_REGISTRY_URL", "")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import pytest
+from huggingface_hub import constants
 from openai import OpenAI
 
 
@@ -28,6 +29,12 @@ def url() -> str:
 def registry_url() -> str:
     """The address at which the registry's protocols are served."""
     return told("HELIOS_REGISTRY_URL")
+
+
+@pytest.fixture
+def without_xet(monkeypatch):
+    """The client as a user of such a server sets it, `HF_HUB_DISABLE_XET=1`: large files go by LFS."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 @pytest.fixture(scope="session")

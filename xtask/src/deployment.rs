@@ -37,6 +37,17 @@ impl Shape {
     }
 }
 
+/// The keys of a server that wants some: its own, and those of a user who may write models and of one who may not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keys {
+    pub(crate) own: &'static str,
+    pub(crate) writer: &'static str,
+    pub(crate) reader: &'static str,
+}
+
+/// The keys of every server that wants some.
+pub(crate) const KEYS: Keys = Keys { own: "a-key-for-tests", writer: "may-write", reader: "may-read" };
+
 /// What is served, and how: the default model out of a store that all deployments share.
 #[derive(Clone, Copy)]
 pub(crate) struct Serving<'a> {
@@ -44,16 +55,23 @@ pub(crate) struct Serving<'a> {
     pub(crate) workshop: &'a Workshop,
     /// The `helios` program.
     pub(crate) binary: &'a Path,
-    /// The key that clients must carry, if any.
-    pub(crate) key: Option<&'a str>,
+    /// The keys that clients must carry, if any.
+    pub(crate) keys: Option<Keys>,
+    /// More settings, as environment variables.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
 }
 
-impl Serving<'_> {
+impl<'a> Serving<'a> {
+    /// As it comes: open to everybody on this machine.
+    pub(crate) fn plain(workshop: &'a Workshop, binary: &'a Path) -> Self {
+        Self { workshop, binary, keys: None, settings: &[] }
+    }
+
     /// Starts the shape and waits until it produced a token.
     pub(crate) fn start(&self, shape: Shape) -> Result<Deployment> {
         let store = self.workshop.place("store");
         run(self.helios("pull").arg(MODEL_NAME).arg("--store").arg(&store))?;
-        let mut deployment = Deployment { parts: Vec::new(), key: self.key.map(str::to_owned) };
+        let mut deployment = Deployment { parts: Vec::new(), keys: self.keys };
         match shape {
             Shape::OneProcess => self.start_one(&mut deployment, &store)?,
             Shape::ThreeProcesses => self.start_three(&mut deployment, &store)?,
@@ -88,9 +106,13 @@ impl Serving<'_> {
         let mut command = Command::new(self.binary);
         command.arg(verb).env("XDG_CONFIG_HOME", self.workshop.place("no-configuration"));
         command.env("HELIOS_HOST", "127.0.0.1:9");
-        if let Some(key) = self.key {
-            command.env("HELIOS_PROXY__API_KEY", key);
+        if let Some(Keys { own, writer, reader }) = self.keys {
+            let named = format!(
+                r#"[{{name="writer",key="{writer}",write_models=true}},{{name="reader",key="{reader}"}}]"#
+            );
+            command.env("HELIOS_PROXY__API_KEY", own).env("HELIOS_PROXY__KEYS", named);
         }
+        command.envs(self.settings.iter().copied());
         command
     }
 
@@ -104,7 +126,7 @@ impl Serving<'_> {
 /// Running processes, the last one started being the one that clients talk to.
 pub(crate) struct Deployment {
     parts: Vec<Part>,
-    key: Option<String>,
+    keys: Option<Keys>,
 }
 
 impl Deployment {
@@ -125,7 +147,11 @@ impl Deployment {
             ("HELIOS_REGISTRY_URL", self.registry_address().to_owned()),
             ("HELIOS_MODEL", MODEL_NAME.to_owned()),
         ];
-        variables.extend(self.key.clone().map(|key| ("HELIOS_TEST_KEY", key)));
+        if let Some(Keys { own, writer, reader }) = self.keys {
+            let named =
+                [("HELIOS_TEST_KEY", own), ("HELIOS_TEST_WRITER", writer), ("HELIOS_TEST_READER", reader)];
+            variables.extend(named.map(|(variable, key)| (variable, key.to_owned())));
+        }
         variables
     }
 

@@ -1,6 +1,6 @@
 //! The part `oci` of the test command: `skopeo` and `oras` against a served Helios.
 
-use crate::deployment::{MODEL_NAME, Serving, Shape};
+use crate::deployment::{KEYS, MODEL_NAME, Serving, Shape};
 use crate::failure::{Context, Failure, Result};
 use crate::process::{capture, check_sha256, find_program, need_programs, run};
 use crate::workshop::{MODEL_SHA256, Workshop, empty_folder};
@@ -12,18 +12,20 @@ use std::process::Command;
 const ORAS: &str = "oras.land/oras/cmd/oras@v1.3.6";
 
 /// What was pushed by one tool and copied by the other is the same, byte for byte, and a model of the store is pulled
-/// by both.
+/// by both. Where keys are wanted, one with the flag pushes and no other.
 pub(crate) fn test(workshop: &Workshop, binary: &Path) -> Result<()> {
     need_programs(&[("skopeo", "skopeo")])?;
     let oras = oras(workshop)?;
-    let served = Serving { workshop, binary, key: None }.start(Shape::OneProcess)?;
+    let served = Serving::plain(workshop, binary).start(Shape::OneProcess)?;
     let host = served.registry_address().trim_start_matches("http://").to_owned();
     let folder = workshop.place("oci");
     empty_folder(&folder)?;
     pull_the_model(&oras, &host, &folder)?;
     push_and_pull(&oras, &host, &folder)?;
     copy(&host, &folder)?;
-    archive(binary, &oras, &host, &folder)
+    archive(binary, &oras, &host, &folder)?;
+    drop(served);
+    push_with_keys(&Serving { keys: Some(KEYS), ..Serving::plain(workshop, binary) }, &folder)
 }
 
 /// Builds `oras`, once for each version.
@@ -85,6 +87,27 @@ fn copy(host: &str, folder: &Path) -> Result<()> {
         return Err(Failure::new("the copied manifest is not the one that was pushed"));
     }
     Ok(())
+}
+
+/// With the key as a password, as container tools send it.
+fn push_with_keys(serving: &Serving<'_>, folder: &Path) -> Result<()> {
+    let served = serving.start(Shape::OneProcess)?;
+    let host = served.registry_address().trim_start_matches("http://");
+    let layout = format!("oci:{}:v1", folder.join("layout").display());
+    let push = |key: &str| {
+        let credentials = format!("anybody:{key}");
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["copy", "--quiet", "--dest-tls-verify=false", "--dest-creds", &credentials, &layout]);
+        capture(skopeo.arg(format!("docker://{host}/tests/keyed:v1")))
+    };
+    for (key, word) in [(KEYS.reader, "may not write models"), ("another", "unauthorized")] {
+        match push(key) {
+            Err(refused) if refused.to_string().contains(word) => {}
+            Err(other) => return Err(other.within(format!("a push with the key {key:?}"))),
+            Ok(_) => return Err(Failure::new(format!("the key {key:?} may push"))),
+        }
+    }
+    push(KEYS.writer).map(drop)
 }
 
 /// What `helios export` writes is an image layout to both tools, and `helios import` knows it again.

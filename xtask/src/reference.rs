@@ -72,7 +72,7 @@ fn accelerate(workshop: &Workshop, write: bool) -> Result<()> {
         Command::new(&python).args(["-B", "python/reference/cuda_stubs.py"]).current_dir(&workshop.root),
     )?;
     let binary = test::binary(workshop)?;
-    let served = Serving { workshop, binary: &binary, key: None }.start(Shape::OneProcess)?;
+    let served = Serving::plain(workshop, &binary).start(Shape::OneProcess)?;
     let mut make = Command::new(&python);
     make.args(["-B", "python/reference/accelerate_memory.py", "--endpoint", served.address()]);
     make.args(["--out", ACCELERATE_FIXTURE]);

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, by part, with the time each part took.
 
 use crate::args::Args;
-use crate::deployment::{Deployment, Serving, Shape};
+use crate::deployment::{Deployment, KEYS, Serving, Shape};
 use crate::dist;
 use crate::failure::{Failure, Result};
 use crate::fuzz;
@@ -199,16 +199,22 @@ fn clients(workshop: &Workshop) -> Result<()> {
     let node = node_folder(workshop)?;
     let npm = npm_clients(workshop, &node)?;
     let binary = binary(workshop)?;
-    let serving = Serving { workshop, binary: &binary, key: None };
+    // Small, so that files of a few megabytes go the way of large ones.
+    let settings = &[("HELIOS_STORE__COMMIT_FILE_MAX", "4MiB")];
+    let serving = Serving { settings, ..Serving::plain(workshop, &binary) };
     for shape in Shape::ALL {
         let served = serving.start(shape)?;
         run_program(&mut pytest(workshop, &python, "tests/clients/served", &served))?;
         run_program(with_node(&node, "node").arg("--test").current_dir(&npm).envs(served.variables()))?;
     }
-    let keyed = Serving { key: Some("a-key-for-tests"), ..serving };
+    let keyed = Serving { keys: Some(KEYS), ..serving };
     for shape in Shape::ALL {
         let served = keyed.start(shape)?;
         run_program(&mut pytest(workshop, &python, "tests/clients/keyed", &served))?;
+        // Of three processes, the one with the store takes no client's keys.
+        if shape == Shape::OneProcess {
+            run_program(&mut pytest(workshop, &python, "tests/clients/writing", &served))?;
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! - Both read and write the same models as everybody else; neither keeps anything on disk of its own.
 //! - What a call may do is told by its method and path alone ([`Route`]), before anything of it is read.
-//! - What a client sent and no manifest names yet is kept for a while (`shelf`), then forgotten.
+//! - What a client sent and no manifest names yet the registry keeps for a while, then forgets.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,6 @@ pub mod hub;
 mod names;
 pub mod oci;
 mod route;
-mod shelf;
 mod time;
 mod url_path;
 mod versions;

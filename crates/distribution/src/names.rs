@@ -13,7 +13,7 @@ pub(crate) fn is_repository(text: &str) -> bool {
     is_artifact(text) && text.split('/').count() <= 2
 }
 
-/// Whether a text can name an artifact: a name without tag that begins with nothing that a route begins with.
+/// Whether a text can name an artifact: a name without tag that would not be taken for a route.
 pub(crate) fn is_artifact(text: &str) -> bool {
     let first = text.split('/').next().unwrap_or_default();
     let is_own = first == OWN_ORGANISATION && text.split('/').count() == 2;
@@ -48,10 +48,22 @@ mod tests {
         }
         assert_eq!(repository_of("smollm2").as_deref(), Some("helios/smollm2"));
         assert_eq!(repository_of("a/b/c"), None);
-        for good in ["smollm2", "org/repo", "helios/smollm2"] {
+        for good in ["smollm2", "org/repo", "helios/smollm2", "helios/refs", "refs"] {
             assert!(is_repository(good), "{good}");
         }
-        for bad in ["", "a/b/c", "api/x", "helios", "v2/x", "../x", "a/..", "a:b/c", "a//b", "datasets/x"] {
+        for bad in [
+            "",
+            "a/b/c",
+            "api/x",
+            "helios",
+            "v2/x",
+            "../x",
+            "a/..",
+            "a:b/c",
+            "a//b",
+            "datasets/x",
+            "org/refs",
+        ] {
             assert!(!is_repository(bad), "{bad}");
         }
     }

@@ -39,17 +39,19 @@ impl Versions {
         latest.or_else(|| self.tags().map(|(_, entry)| entry).max_by_key(|entry| entry.at))
     }
 
-    /// What a revision means: a commit of any tag's history, `main`, or a tag.
+    /// What a revision means: `main`, a commit of any tag's history, or a tag. A tag looks like a commit where a model was
+    /// pulled from another hub at a commit of that hub.
     pub(crate) fn find(&self, revision: &str) -> Option<&TagEntry> {
-        let is_hex = revision.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
-        if is_hex && matches!(revision.len(), COMMIT_DIGITS | 64) {
-            let mut entries = self.0.iter().flat_map(|(_, history)| history);
-            return entries.find(|entry| entry.digest.hex().starts_with(revision));
-        }
         if revision == MAIN {
             return self.main();
         }
-        self.tags().find(|(tag, _)| *tag == revision).map(|(_, entry)| entry)
+        let tag = || self.tags().find(|(tag, _)| *tag == revision).map(|(_, entry)| entry);
+        self.commit(revision).or_else(tag)
+    }
+
+    fn commit(&self, revision: &str) -> Option<&TagEntry> {
+        let mut entries = self.0.iter().flat_map(|(_, history)| history);
+        entries.find(|entry| is_commit(revision) && entry.digest.hex().starts_with(revision))
     }
 
     /// Every version that a tag points to or pointed to.
@@ -61,6 +63,12 @@ impl Versions {
     pub(crate) fn references(&self) -> impl Iterator<Item = &ModelRef> {
         self.0.iter().map(|(reference, _)| reference)
     }
+}
+
+/// Whether a revision looks like a commit, short or long.
+pub(crate) fn is_commit(revision: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+    matches!(revision.len(), COMMIT_DIGITS | 64) && revision.bytes().all(is_hex)
 }
 
 /// The tag that is written for a revision.
@@ -99,6 +107,14 @@ mod tests {
         assert_eq!(with.find("main"), Some(&entry(2, 1)));
         let current: Vec<String> = with.current().map(|(reference, _)| reference.to_string()).collect();
         assert_eq!(current, ["m:latest", "m:a"]);
+    }
+
+    #[test]
+    fn a_tag_that_looks_like_a_commit_is_found_behind_the_commits() {
+        let (theirs, ours) = ("0123456789".repeat(4), commit_of(&entry(1, 1).digest));
+        let versions = versions(&[(&theirs, &[entry(1, 1)]), (&ours, &[entry(2, 2)])]);
+        assert_eq!(versions.find(&theirs), Some(&entry(1, 1)));
+        assert_eq!(versions.find(&ours), Some(&entry(1, 1)));
     }
 
     #[test]

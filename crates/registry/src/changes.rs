@@ -61,7 +61,7 @@ impl Registry {
             }
             let entry = TagEntry { digest, at: Clock.unix_ms(), source: source.clone() };
             retried(|| registry.move_tag(&reference, &entry))?;
-            registry.note_elsewhere(&manifest, &source, false);
+            registry.note_elsewhere(digest, &manifest, &source, false);
             Ok(Resolved { reference, digest, manifest })
         });
         let resolved = resolved.await?;
@@ -120,7 +120,11 @@ impl Registry {
             let newest = wait(registry.metadata().current(&reference))?;
             let file = SmallFile::Tag(reference.clone());
             registry.commit(&[registry.begin_tag(&file, &Intention(newest, None))])?;
-            registry.files().remove(&tags::path(&registry.tags_dir(), &reference))?;
+            let path = tags::path(&registry.tags_dir(), &reference);
+            // Where another registry on the database made the tag, there is no file of it, nor its folder.
+            if small_files::exists(registry.files(), &path)? {
+                registry.files().remove(&path)?;
+            }
             registry.commit(&[Change::RemoveTag(reference), registry.end(&file)])
         })
         .await

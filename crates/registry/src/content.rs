@@ -1,7 +1,8 @@
 //! The bytes of one file of the store for whoever sends them on: how many there are, and any range of them as a stream.
 //!
-//! No byte is handed out that was not verified. While a file is read, the versions that have it stay: whoever fetches a
-//! model file by file for longer than what was handed out is safe finds the next one, too.
+//! No byte is handed out that was not verified. What is not here is fetched when it is read: who only asks about a file
+//! waits for nothing. While a file is read, the versions that have it stay: whoever fetches a model file by file for longer
+//! than what was handed out is safe finds the next one, too.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 use helios_runtime::{Clock, Instant};
-use helios_storage::{BlobInfo, FileBytes, Tiers};
+use helios_storage::{BlobInfo, FileBytes};
 use helios_types::Digest;
 
 use crate::blocking::blocking;
@@ -25,14 +26,13 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Content {
     info: BlobInfo,
-    blobs: Arc<Tiers>,
-    /// A stream that nobody ends must not keep a store open.
-    registry: Weak<Registry>,
+    registry: Arc<Registry>,
 }
 
 /// Somebody who reads a file.
 struct Reader {
     blob: Digest,
+    /// A stream that nobody ends must not keep a store open.
     registry: Weak<Registry>,
     noted_at: Instant,
 }
@@ -57,17 +57,22 @@ impl Content {
     }
 
     /// Verifies the bytes and streams `range` of them, which must lie within the size. The first time in this process
-    /// that takes a pass over the whole blob, before this returns; the pages are then touched as the stream is taken.
+    /// that takes a pass over the whole blob, before this returns; the pages are then touched as the stream is taken. A
+    /// blob that is not here is fetched first, whole.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] if the blob is gone or corrupt.
+    /// [`RegistryError::Storage`] if the blob is gone or corrupt and not to be had; what the place says that should have
+    /// it.
     pub async fn read(
         &self,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError> {
-        let (blobs, info) = (Arc::clone(&self.blobs), self.info);
+        self.registry.read_elsewhere(&self.info.digest).await;
+        self.registry.ensure_blob(&self.info).await?;
+        let (blobs, info) = (Arc::clone(self.registry.blobs()), self.info);
         let file = blocking(move || Ok(blobs.open_file(&info)?)).await?;
-        let reader = Reader { blob: info.digest, registry: self.registry.clone(), noted_at: Clock.now() };
+        let reader =
+            Reader { blob: info.digest, registry: Arc::downgrade(&self.registry), noted_at: Clock.now() };
         let bytes = pieces(range).flat_map(move |piece| ranges(&file, piece));
         Ok(stream::unfold((bytes, reader), |(mut bytes, mut reader)| async move {
             reader.note().await;
@@ -89,13 +94,8 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl Registry {
-    /// The file of that description for somebody elsewhere, fetched again if it is not here.
-    ///
-    /// # Errors
-    /// [`RegistryError::Storage`] if it is not here and not to be had; what the place says that should have it.
-    pub async fn content(self: &Arc<Self>, info: BlobInfo) -> Result<Content, RegistryError> {
-        self.read_elsewhere(&info.digest).await;
-        self.ensure_blob(&info).await?;
-        Ok(Content { info, blobs: Arc::clone(self.blobs()), registry: Arc::downgrade(self) })
+    /// The file of that description, which is fetched again when it is read, if it is not here.
+    pub fn content(self: &Arc<Self>, info: BlobInfo) -> Content {
+        Content { info, registry: Arc::clone(self) }
     }
 }

@@ -7,10 +7,11 @@
 //! is asked for. What is missing here is therefore no loss where it left to make room, or was never read since its version
 //! came from upstream.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, Weak};
 
 use helios_model::{Manifest, Role};
+use helios_runtime::Clock;
 use helios_storage::tiers::Keeper;
 use helios_types::Digest;
 use tokio::runtime::Handle;
@@ -25,8 +26,8 @@ pub(crate) const PUSHED: &str = "pushed";
 /// What could be fetched again.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
-    /// The weights.
-    weights: RwLock<HashSet<Digest>>,
+    /// The weights: by blob, a version as part of which it could.
+    weights: RwLock<HashMap<Digest, Digest>>,
     /// The other files of versions that came from upstream: each comes when it is read for the first time, and then stays.
     unread: RwLock<HashSet<Digest>>,
     /// Whether the versions of earlier processes are among them: looked up when room is short for the first time, so
@@ -35,8 +36,8 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
-    fn add_weights(&self, manifest: &Manifest) {
-        let weights = manifest.files(Role::Weights).map(|file| file.blob.digest);
+    fn add_weights(&self, version: Digest, manifest: &Manifest) {
+        let weights = manifest.files(Role::Weights).map(|file| (file.blob.digest, version));
         self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
     }
 
@@ -48,7 +49,19 @@ impl Elsewhere {
 
     /// Whether a blob is among the weights.
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        self.weights.read().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        self.version_with(digest).is_some()
+    }
+
+    /// A version as part of which a blob could be fetched again.
+    pub(crate) fn version_with(&self, digest: &Digest) -> Option<Digest> {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    }
+
+    /// Takes note that versions are gone, and with them where they came from.
+    pub(crate) fn forget(&self, versions: &[Digest]) {
+        let gone: HashSet<&Digest> = versions.iter().collect();
+        let mut weights = self.weights.write().unwrap_or_else(PoisonError::into_inner);
+        weights.retain(|_, version| !gone.contains(version));
     }
 
     /// Whether a blob is among any of it.
@@ -92,12 +105,22 @@ impl Keeper for StoreKeeper {
 
 impl Registry {
     /// Whether a blob is here, or could be fetched again as far as is known.
-    pub async fn is_to_be_had(&self, digest: &Digest) -> bool {
+    ///
+    /// # Errors
+    /// [`RegistryError::Metadata`].
+    pub async fn is_to_be_had(&self, digest: &Digest) -> Result<bool, RegistryError> {
         if self.blobs().contains(digest) {
-            return true;
+            return Ok(true);
         }
         self.look_elsewhere_once().await;
-        self.elsewhere().has(digest)
+        if self.elsewhere().has(digest) {
+            return Ok(true);
+        }
+        // A small file is to be had where the weights beside it are.
+        let version = self.manifest_with(digest).await?;
+        Ok(version.is_some_and(|(_, manifest)| {
+            manifest.files(Role::Weights).any(|file| self.elsewhere().has(&file.blob.digest))
+        }))
     }
 
     /// Whether a blob that no directory has is a loss: not if it may have left to make room, if it came from upstream as a
@@ -117,7 +140,8 @@ impl Registry {
             return Ok(false);
         }
         // No tag tells where a version came from that was only asked for by its digest.
-        Ok(self.upstreams().is_empty() || !self.metadata().untagged().await?.contains(&version))
+        Ok(self.upstreams().is_empty()
+            || !self.metadata().untagged(self.store_id()).await?.contains(&version))
     }
 
     /// The blobs of versions that are in use in this process, leased, or handed out a moment ago, and what runs pin. Just
@@ -125,6 +149,7 @@ impl Registry {
     async fn held_blobs(&self) -> HashSet<Digest> {
         self.look_elsewhere_once().await;
         self.members().rebuilt().await;
+        self.shelf().expire(Clock.now());
         let mut leased = self.members().leased_manifests();
         match self.host_leases().used_by_others() {
             Ok(used) => leased.extend(used),
@@ -164,7 +189,7 @@ impl Registry {
             for entry in self.metadata().history(&reference).await? {
                 if let Some(manifest) = self.manifest_here(&entry.digest).await? {
                     let is_pushed = !self.upstreams().is_empty() && pushed.contains(&entry.digest);
-                    self.note_elsewhere(&manifest, &entry.source, is_pushed);
+                    self.note_elsewhere(entry.digest, &manifest, &entry.source, is_pushed);
                 }
             }
         }
@@ -172,11 +197,17 @@ impl Registry {
     }
 
     /// Takes note of a version, where a name got it from, and whether it was pushed to the remote store.
-    pub(crate) fn note_elsewhere(&self, manifest: &Manifest, came_from: &str, is_pushed: bool) {
+    pub(crate) fn note_elsewhere(
+        &self,
+        version: Digest,
+        manifest: &Manifest,
+        came_from: &str,
+        is_pushed: bool,
+    ) {
         let origin = manifest.metadata.as_ref().map_or("", |facts| facts.source.as_str());
         let is_upstream = self.upstreams().iter().any(|upstream| upstream.shown() == came_from);
         if is_pushed || is_upstream || can_be_asked_again(origin) {
-            self.elsewhere().add_weights(manifest);
+            self.elsewhere().add_weights(version, manifest);
         }
         if is_upstream {
             self.elsewhere().add_unread(manifest);

@@ -74,13 +74,15 @@ pub enum RegistryError {
     InvalidReference(#[from] ModelRefError),
     /// A name begins like a route of the server.
     #[error(
-        "no model can be named `{name}`: names that begin with `{prefix}` are reserved\nhint: choose another first part"
+        "no model can be named `{name}`: `{part}` is reserved as the {place} part\nhint: choose another {place} part"
     )]
     ReservedName {
         /// The name.
         name: String,
-        /// Its first part.
-        prefix: &'static str,
+        /// The part of it that is reserved.
+        part: &'static str,
+        /// Which part that is.
+        place: &'static str,
     },
     /// A text is not a source, or names something that cannot be one.
     #[error(

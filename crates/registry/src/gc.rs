@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use helios_metadata::{Change, DIGESTS_MAX};
+use helios_runtime::Clock;
 use helios_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,7 @@ impl Registry {
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
         self.members().rebuilt().await;
         let _alone = self.collecting().lock().await;
+        self.shelf().expire(Clock.now());
         let manifests_removed = self.change(Self::collect_manifests).await?;
         let registry = Arc::clone(self);
         let mut report = blocking(move || registry.collect_blobs()).await?;
@@ -65,6 +67,7 @@ impl Registry {
         leased.extend(self.host_leases().used_by_others()?);
         let grace_since = self.grace_since();
         let doomed = self.loaded().doom(untagged, &leased, grace_since);
+        self.elsewhere().forget(&doomed);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();
         removed.map(|()| doomed.len())

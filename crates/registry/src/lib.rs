@@ -49,6 +49,7 @@ mod registry;
 mod rollback;
 mod scrub;
 mod secret;
+mod shelf;
 mod small_files;
 mod source;
 mod suggest;

@@ -20,7 +20,7 @@ pub use crate::demand::Download;
 pub use crate::http::encoding::check_encoding;
 use crate::http::ranged;
 pub use crate::incoming::{BodyPieces, Incoming};
-pub use crate::names::is_reserved;
+pub use crate::names::{check_new, is_reserved};
 pub use crate::pins::Intake;
 pub use crate::query::Query;
 pub use crate::registry::digest_of;

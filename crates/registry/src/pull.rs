@@ -294,12 +294,10 @@ tokio::task_local! {
 /// the source says.
 pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<(), RegistryError> {
     let missing = || StorageError::BlobMissing { digest: blob };
-    let (version, manifest) = registry.manifest_with(&blob).await?.ok_or_else(missing)?;
-    let text = manifest.metadata.as_ref().map(|facts| facts.source.clone()).unwrap_or_default();
-    let Ok(source) = text.parse::<Source>() else { return Err(missing().into()) };
+    let (version, source) = source_with(registry, &blob).await?.ok_or_else(missing)?;
     let mut refetched = REFETCHED.try_with(Clone::clone).unwrap_or_default();
     if refetched.contains(&version) {
-        return Err(RegistryError::ConversionCycle { spec: text });
+        return Err(RegistryError::ConversionCycle { spec: source.to_string() });
     }
     refetched.push(version);
     let fetching = async {
@@ -312,7 +310,7 @@ pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<()
         if registry.blobs().contains(&blob) {
             return Ok(());
         }
-        tracing::info!(%blob, source = text, "a blob that is not here is fetched again");
+        tracing::info!(%blob, %source, "a blob that is not here is fetched again");
         let (reporter, _progress) = Reporter::new();
         fetch(&Context::new(Arc::clone(registry), reporter), &source, None).await.map(drop)
     };
@@ -321,5 +319,26 @@ pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<()
         return Ok(());
     }
     let problem = format!("its files are others now, {blob} is not among them");
-    Err(RegistryError::OriginLied { url: text, problem })
+    Err(RegistryError::OriginLied { url: source.to_string(), problem })
+}
+
+/// A version that has a blob, and the source that it was made of. The newest, unless that has no source: one that a
+/// client pushed may share its weights with an older one that came from elsewhere.
+async fn source_with(
+    registry: &Arc<Registry>,
+    blob: &Digest,
+) -> Result<Option<(Digest, Source)>, RegistryError> {
+    if let Some((version, manifest)) = registry.manifest_with(blob).await?
+        && let Some(source) = source_of(&manifest)
+    {
+        return Ok(Some((version, source)));
+    }
+    registry.look_elsewhere_once().await;
+    let Some(version) = registry.elsewhere().version_with(blob) else { return Ok(None) };
+    let manifest = registry.load(&version).await?;
+    Ok(manifest.and_then(|manifest| Some((version, source_of(&manifest)?))))
+}
+
+fn source_of(manifest: &Manifest) -> Option<Source> {
+    manifest.metadata.as_ref()?.source.parse().ok()
 }

@@ -27,6 +27,7 @@ use crate::pins::Pins;
 use crate::profiles::Profiles;
 use crate::pull::Jobs;
 use crate::rebuild::{DATABASE_FILE, STORES, finish_replacing, import};
+use crate::shelf::Shelf;
 use crate::suggest::suggestion;
 use crate::swarm::Swarm;
 use crate::transfer::Turns;
@@ -45,6 +46,7 @@ pub struct Registry {
     mover: OnceLock<Mover>,
     derived: DerivedBlobs,
     pins: Arc<Pins>,
+    shelf: Shelf,
     metadata: Arc<dyn Metadata>,
     loaded: LoadedManifests,
     /// Held while small files change, so that files and database change in the same order; true if they say the same.
@@ -148,6 +150,7 @@ impl Registry {
             elsewhere: Elsewhere::default(),
             mover: OnceLock::new(),
             pins: Arc::default(),
+            shelf: Shelf::default(),
             metadata,
             loaded: LoadedManifests::default(),
             changes: Mutex::new(true),
@@ -417,6 +420,11 @@ impl Registry {
 
     pub(crate) fn pins(&self) -> &Arc<Pins> {
         &self.pins
+    }
+
+    /// What clients sent and no version names yet.
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {

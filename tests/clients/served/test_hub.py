@@ -1,4 +1,4 @@
-"""The hub's own client against the store: `HF_ENDPOINT` is all that it is told. The process it talks to has no network."""
+"""The hub's own client against the store: `HF_ENDPOINT` is all that it is told."""
 
 import hashlib
 import json
@@ -21,6 +21,8 @@ from transformers import AutoConfig, AutoTokenizer
 CATALOGUE = "helios/smollm2"
 REVISION = "135m-instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# On either side of the bound that `cargo xtask test` gives the server for files inside commits.
+SMALL, LARGE = 3 << 20, 5 << 20
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
@@ -219,24 +221,36 @@ def test_commits_keep_add_copy_and_delete(api: HfApi, repository: str):
     assert sorted(names("v1")) == ["a.txt", "d.txt"] and sorted(names("main")) == ["a.txt", "copy.txt"]
 
 
-def test_lfs_carries_a_file_and_knows_it_afterwards(api: HfApi, repository: str, monkeypatch):
-    from huggingface_hub import _commit_api, constants
-
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    content = os.urandom(5 << 20)
-    for name in ["first.bin", "again.bin"]:
-        operation = CommitOperationAdd(name, content)
-        operation._upload_mode = "lfs"
-        operation._should_ignore = False
-        headers = api._build_hf_headers()
-        _commit_api._upload_files(
-            additions=[operation], repo_type="model", repo_id=repository, headers=headers, endpoint=api.endpoint
-        )
-        operation._is_uploaded = True
-        api.create_commit(repository, [operation], commit_message=name)
-    files = {entry.path: entry.lfs.sha256 for entry in api.list_repo_tree(repository)}
+def test_a_large_file_goes_by_lfs_and_is_known_afterwards(repository: str, registry_url: str, without_xet):
+    content = os.urandom(LARGE)
     digest = hashlib.sha256(content).hexdigest()
+    relay = Relay(registry_url)
+    api = HfApi(endpoint=relay.url, token="any")
+    for name in ["first.bin", "again.bin"]:
+        api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repository)
+    files = {entry.path: entry.lfs.sha256 for entry in api.list_repo_tree(repository)}
     assert files == {"first.bin": digest, "again.bin": digest}
+    assert relay.heard.count(f"/lfs/{digest} HTTP/1.1".encode()) == 1, "sent once"
+    assert relay.heard.count(b".git/info/lfs/objects/batch") == 2
+
+
+def test_a_small_file_goes_inside_the_commit(repository: str, registry_url: str, without_xet):
+    relay = Relay(registry_url)
+    api = HfApi(endpoint=relay.url, token="any")
+    api.upload_file(path_or_fileobj=os.urandom(SMALL), path_in_repo="small.bin", repo_id=repository)
+    assert api.list_repo_files(repository) == ["small.bin"]
+    assert b"/lfs/" not in relay.heard
+
+
+def test_where_xet_is_installed_large_files_go_up_as_open_files_only(api: HfApi, repository: str, tmp_path: Path):
+    content = os.urandom(LARGE)
+    (tmp_path / "large.bin").write_bytes(content)
+    with pytest.raises(ConnectionError, match="xet-write-token"):
+        api.upload_file(path_or_fileobj=tmp_path / "large.bin", path_in_repo="path.bin", repo_id=repository)
+    with open(tmp_path / "large.bin", "rb") as file:
+        api.upload_file(path_or_fileobj=file, path_in_repo="file.bin", repo_id=repository)
+    files = {entry.path: entry.lfs.sha256 for entry in api.list_repo_tree(repository)}
+    assert files == {"file.bin": hashlib.sha256(content).hexdigest()}
 
 
 def test_transformers_loads_from_the_store(api: HfApi, repository: str, tmp_path: Path):

@@ -42,7 +42,7 @@ fn check_version(command: &mut Command, version: &str) -> Result<()> {
 
 /// Serves the default model with the program from the tarball and asks it one thing.
 fn check_served_completion(workshop: &Workshop, binary: &Path) -> Result<()> {
-    let deployment = Serving { workshop, binary, key: None }.start(Shape::OneProcess)?;
+    let deployment = Serving::plain(workshop, binary).start(Shape::OneProcess)?;
     let body = format!(r#"{{"model":"{MODEL_NAME}","prompt":"The sun is","max_tokens":4}}"#);
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail-with-body", "--header", "content-type: application/json"]);

@@ -62,7 +62,7 @@ struct SaidPath {
     path: String,
 }
 
-/// What a commit does, its files being in the store.
+/// What a commit does, its files being known.
 enum Operation {
     Add { path: String, blob: BlobInfo },
     DeleteFile(String),
@@ -79,10 +79,16 @@ pub(super) async fn commit(
     let base = base(request.headers());
     let intake = hub.registry.intake();
     let (header, operations) = read(hub, &intake, request).await?;
+    let files = async || {
+        let parent = parent(hub, repository, revision).await?;
+        check_parent(&header, parent.as_ref(), revision)?;
+        apply(parent.as_ref(), &operations)
+    };
+    // What has to be fetched again may take long, and no other commit has to wait for it.
+    let wanted: Vec<BlobInfo> = files().await?.into_values().collect();
+    hub.registry.bring(&wanted, &intake).await?;
     let _one_at_a_time = hub.commits.lock().await;
-    let parent = parent(hub, repository, revision).await?;
-    check_parent(&header, parent.as_ref(), revision)?;
-    let files = apply(parent.as_ref(), operations)?;
+    let files = files().await?;
     let digest = hub.store(&name, files, intake).await?;
     let commit = commit_of(&digest);
     let answer = json!({
@@ -94,13 +100,13 @@ pub(super) async fn commit(
     Ok(Json(answer).into_response())
 }
 
-/// Takes the whole body; every file that it brings or names is in the store and pinned then.
+/// Takes the whole body; every file that it brings is in the store and pinned then, every one that it names is known.
 async fn read(
     hub: &Hub,
     intake: &Arc<Intake>,
     request: Request,
 ) -> Result<(Header, Vec<Operation>), HubError> {
-    let mut lines = Lines::of(BodyPieces::of(request.into_body()));
+    let mut lines = Lines::of(BodyPieces::of(request.into_body()), hub.limits.commit_file_bytes);
     let mut header = Header::default();
     let mut operations = Vec::new();
     while let Some(line) = lines.next(&hub.registry).await? {
@@ -125,7 +131,7 @@ async fn read(
             (Said::File(SaidFile { path, .. }), None) => {
                 return Err(HubError::bad_request(format!("`{path}` has no content")));
             }
-            (Said::LfsFile(said), _) => object(hub, intake, said).await?,
+            (Said::LfsFile(said), _) => object(hub, said).await?,
             (Said::DeletedFile(SaidPath { path }), _) => Operation::DeleteFile(path),
             (Said::DeletedFolder(SaidPath { path }), _) => Operation::DeleteFolder(path),
         });
@@ -134,7 +140,7 @@ async fn read(
 }
 
 /// A file that was sent before, or is a file of some version here.
-async fn object(hub: &Hub, intake: &Arc<Intake>, said: SaidObject) -> Result<Operation, HubError> {
+async fn object(hub: &Hub, said: SaidObject) -> Result<Operation, HubError> {
     let SaidObject { path, algo, oid } = said;
     check_path(&path)?;
     if algo.is_some_and(|algo| algo != "sha256") {
@@ -143,9 +149,9 @@ async fn object(hub: &Hub, intake: &Arc<Intake>, said: SaidObject) -> Result<Ope
     let digest: Digest = format!("sha256:{oid}")
         .parse()
         .map_err(|_| HubError::bad_request(format!("`{path}`: its id is not a SHA-256 in hex")))?;
-    match hub.shelf.known(&hub.registry, &digest).await {
-        Some(blob) if intake.adopt(digest) => Ok(Operation::Add { path, blob }),
-        _ => Err(HubError::bad_request(format!(
+    match hub.registry.known_blob(&digest).await? {
+        Some(blob) => Ok(Operation::Add { path, blob }),
+        None => Err(HubError::bad_request(format!(
             "`{path}`: {digest} was not sent, or so long ago that it is gone\nhint: upload again"
         ))),
     }
@@ -172,26 +178,23 @@ fn check_parent(header: &Header, parent: Option<&Version>, revision: &str) -> Re
 }
 
 /// The files of the new version.
-fn apply(
-    parent: Option<&Version>,
-    operations: Vec<Operation>,
-) -> Result<BTreeMap<String, BlobInfo>, HubError> {
+fn apply(parent: Option<&Version>, operations: &[Operation]) -> Result<BTreeMap<String, BlobInfo>, HubError> {
     let mut files: BTreeMap<String, BlobInfo> = BTreeMap::new();
     if let Some(parent) = parent {
         files.extend(parent.files().map(|file| (file.path.clone(), file.blob)));
     }
     for operation in operations {
         match operation {
-            Operation::Add { path, blob } => drop(files.insert(path, blob)),
+            Operation::Add { path, blob } => drop(files.insert(path.clone(), *blob)),
             Operation::DeleteFile(path) => {
-                files.remove(&path).ok_or_else(|| HubError::no_entry(&path))?;
+                files.remove(path).ok_or_else(|| HubError::no_entry(path))?;
             }
             Operation::DeleteFolder(path) => {
                 let folder = format!("{}/", path.trim_end_matches('/'));
                 let before = files.len();
                 files.retain(|path, _| !path.starts_with(&folder));
                 if files.len() == before {
-                    return Err(HubError::no_entry(&path));
+                    return Err(HubError::no_entry(path));
                 }
             }
         }

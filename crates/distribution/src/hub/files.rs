@@ -108,7 +108,7 @@ pub(super) async fn resolve(
     {
         hub.registry.note_download(download, model).await;
     }
-    let content = hub.registry.content(file.blob).await?;
+    let content = hub.registry.content(file.blob);
     let mut response = answer_file(&content, request.method(), request.headers()).await?;
     let headers = response.headers_mut();
     headers.extend([version.header()]);

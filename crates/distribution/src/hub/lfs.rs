@@ -1,8 +1,9 @@
 //! How files are sent before a commit names them: which way each goes, and the LFS protocol.
 //!
 //! Where the client's package `hf_xet` is installed, which it is by default, a file that is answered `lfs` goes to a Xet
-//! storage whatever the server has. So files travel inside the commit (`regular`) up to [`REGULAR_BYTES_MAX`], and only
-//! larger ones by LFS, for which such clients have to be told `HF_HUB_DISABLE_XET=1`.
+//! storage whatever the server has. So files travel inside the commit (`regular`) up to a bound
+//! ([`Limits`](super::Limits)), and only larger ones by LFS, for which such clients have to be told
+//! `HF_HUB_DISABLE_XET=1`.
 
 use axum::Json;
 use axum::extract::Request;
@@ -18,8 +19,6 @@ use serde_json::{Value, json};
 use super::error::HubError;
 use super::state::{Hub, base, json, key};
 
-/// Bytes of a file that travels inside a commit.
-pub(super) const REGULAR_BYTES_MAX: u64 = 512 << 20;
 /// Files of one call.
 const FILES_MAX: usize = 4096;
 
@@ -48,7 +47,7 @@ pub(super) async fn preupload(
         .files
         .iter()
         .map(|file| {
-            let is_regular = file.size <= REGULAR_BYTES_MAX;
+            let is_regular = file.size <= hub.limits.commit_file_bytes;
             let known = known.as_ref().and_then(|version| version.file(&file.path));
             // For a regular file the client would compare a git hash, which nobody has here.
             let oid = known.filter(|_| !is_regular).map(|known| known.blob.digest.hex());
@@ -91,19 +90,20 @@ pub(super) async fn batch(hub: &Hub, repository: &str, request: Request) -> Resu
     check_count(batch.objects.len())?;
     let mut objects = Vec::new();
     for Object { oid, size } in batch.objects {
-        objects.push(match format!("sha256:{oid}").parse::<Digest>() {
+        let mut object = json!({ "oid": oid, "size": size });
+        match format!("sha256:{oid}").parse::<Digest>() {
             Err(_) => {
-                let error = json!({ "code": 422, "message": "the object's id is not a SHA-256 in hex" });
-                json!({ "oid": oid, "size": size, "error": error })
+                object["error"] =
+                    json!({ "code": 422, "message": "the object's id is not a SHA-256 in hex" });
             }
-            Ok(digest) if hub.shelf.known(&hub.registry, &digest).await.is_some() => {
-                json!({ "oid": oid, "size": size })
-            }
-            Ok(_) => {
+            // Also one that left and could be fetched again: who has it at hand need not hope for that.
+            Ok(digest) if !hub.registry.has_blob(&digest).await? => {
                 let action = json!({ "href": format!("{upload}/{oid}"), "header": {} });
-                json!({ "oid": oid, "size": size, "actions": { "upload": action } })
+                object["actions"] = json!({ "upload": action });
             }
-        });
+            Ok(_) => {}
+        }
+        objects.push(object);
     }
     let answer = json!({ "transfer": "basic", "objects": objects });
     Ok(([(CONTENT_TYPE, "application/vnd.git-lfs+json")], Json(answer)).into_response())
@@ -129,7 +129,7 @@ pub(super) async fn upload(hub: &Hub, digest: Digest, request: Request) -> Resul
     incoming.receive(request.into_body()).await?;
     let intake = hub.registry.intake();
     let info = incoming.finish(&intake, Some(digest)).await?;
-    hub.shelf.put(info, intake)?;
+    hub.registry.shelve(info, intake)?;
     Ok(StatusCode::OK.into_response())
 }
 

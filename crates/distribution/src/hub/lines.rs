@@ -8,7 +8,6 @@ use helios_registry::Registry;
 use helios_registry::protocol::{BodyPieces, Incoming};
 
 use super::error::HubError;
-use super::lfs::REGULAR_BYTES_MAX;
 
 /// Bytes of a line without the bytes of its file.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -26,11 +25,13 @@ pub(super) struct Lines {
     body: BodyPieces,
     rest: Bytes,
     ended: bool,
+    file_bytes_max: u64,
 }
 
 impl Lines {
-    pub(super) fn of(body: BodyPieces) -> Self {
-        Self { body, rest: Bytes::new(), ended: false }
+    /// Of a body whose files have at most `file_bytes_max` bytes each.
+    pub(super) fn of(body: BodyPieces, file_bytes_max: u64) -> Self {
+        Self { body, rest: Bytes::new(), ended: false, file_bytes_max }
     }
 
     /// The next line that is not empty; `None` at the end.
@@ -41,7 +42,7 @@ impl Lines {
         while !self.ended || !self.rest.is_empty() {
             let is_whole = scanner.scan(&mut self.rest, &mut encoded)?;
             if scanner.has_content && content.is_none() {
-                content = Some((Incoming::begin(registry, REGULAR_BYTES_MAX).await?, Base64::default()));
+                content = Some((Incoming::begin(registry, self.file_bytes_max).await?, Base64::default()));
             }
             if let Some((incoming, base64)) = &mut content {
                 incoming.push(&base64.decode(&encoded)?).await?;

@@ -28,6 +28,7 @@ use helios_registry::Registry;
 use helios_registry::protocol::check_encoding;
 
 pub use error::refusal;
+pub use state::Limits;
 
 use crate::Route;
 use error::HubError;
@@ -40,8 +41,8 @@ pub fn route(method: &Method, path: &str) -> Option<Route> {
 }
 
 /// The protocol's routes. Who may call them is up to the listener, which asks [`route`].
-pub fn router(registry: Arc<Registry>) -> Router {
-    Router::new().fallback(answer).with_state(Arc::new(Hub::new(registry)))
+pub fn router(registry: Arc<Registry>, limits: Limits) -> Router {
+    Router::new().fallback(answer).with_state(Arc::new(Hub::new(registry, limits)))
 }
 
 async fn answer(State(hub): State<Arc<Hub>>, request: Request) -> Response {

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use helios_registry::protocol::check_new;
 use helios_types::{DEFAULT_TAG, ModelRef};
 use serde::Deserialize;
 use serde_json::json;
@@ -14,7 +15,7 @@ use super::error::HubError;
 use super::route::MAIN;
 use super::state::{Hub, base, json};
 use crate::names;
-use crate::versions::{Versions, tag_of};
+use crate::versions::{Versions, is_commit, tag_of};
 
 /// `GET /api/whoami-v2`: keys have no user behind them.
 pub(super) fn whoami() -> Response {
@@ -47,13 +48,15 @@ impl Named {
             None if self.name.contains('/') => self.name.clone(),
             None => names::repository_of(&self.name).unwrap_or_default(),
         };
-        match names::is_repository(&repository) {
-            true => Ok(repository),
-            false => Err(HubError::bad_request(format!(
-                "{repository:?} is no name of a repository\nhint: ORG/NAME of letters, digits, `.`, `_`, `-`, not \
-                 beginning like a route of the server"
-            ))),
+        if names::is_repository(&repository) {
+            return Ok(repository);
         }
+        if let Ok(model) = repository.parse() {
+            check_new(&model)?;
+        }
+        Err(HubError::bad_request(format!(
+            "{repository:?} is no name of a repository\nhint: ORG/NAME of letters, digits, `.`, `_`, `-`"
+        )))
     }
 }
 
@@ -127,8 +130,14 @@ async fn add_revision(hub: &Hub, repository: &str, name: &str, from: &str) -> Re
     Ok(StatusCode::OK.into_response())
 }
 
-/// The model and tag behind a repository and a tag's name.
+/// The model and tag behind a repository and the name of a tag to write. Not one that looks like a commit: where that
+/// commit exists, nobody would find the tag.
 pub(super) fn reference(repository: &str, tag: &str) -> Result<ModelRef, HubError> {
+    if is_commit(tag) {
+        return Err(HubError::bad_request(format!(
+            "`{tag}` looks like a commit, and commits never change\nhint: name a tag or `main`"
+        )));
+    }
     let text = format!("{}:{tag}", names::model_name(repository));
     let reference = match tag.contains(':') {
         true => None,

@@ -72,9 +72,10 @@ impl Call {
             ("POST", ["api", "repos", "create"]) => Some(Self::CreateRepository),
             ("DELETE", ["api", "repos", "delete"]) => Some(Self::DeleteRepository),
             (_, ["api", "models"]) if reads => Some(Self::List),
-            (_, ["api", "models", rest @ ..]) => of_api(method, rest),
+            (_, ["api", "models", parts @ ..]) => about_repository(parts, |rest| verb(method, rest)),
             (_, ["api", ..]) => None,
-            _ => of_files(method, &parts),
+            ("POST", parts) => lfs_batch(parts),
+            (_, parts) => about_repository(parts, |rest| file(method, rest)),
         }
     }
 
@@ -110,16 +111,16 @@ impl Request {
     }
 }
 
-/// Paths below `/api/models/`: a repository of one or two parts, then a verb.
-fn of_api(method: &Method, parts: &[&str]) -> Option<Call> {
-    let call = |length: usize| {
+/// A repository, then what is asked of it. One part first: what a call has behind it is no second part of a name
+/// ([`names`]).
+fn about_repository(parts: &[&str], asked: impl Fn(&[&str]) -> Option<Request>) -> Option<Call> {
+    [1, 2].into_iter().find_map(|length| {
         let (repository, rest) = parts.split_at_checked(length)?;
-        let request = verb(method, rest)?;
-        Some(Call::Repository { repository: repository_of(repository)?, request })
-    };
-    call(2).or_else(|| call(1))
+        Some(Call::Repository { repository: repository_of(repository)?, request: asked(rest)? })
+    })
 }
 
+/// What is asked below `/api/models/REPOSITORY`.
 fn verb(method: &Method, rest: &[&str]) -> Option<Request> {
     let text = |text: &str| text.to_owned();
     let reads = matches!(*method, Method::GET | Method::HEAD);
@@ -141,20 +142,22 @@ fn verb(method: &Method, rest: &[&str]) -> Option<Request> {
     }
 }
 
-/// Paths that begin with the repository itself: `ORG/REPO/resolve/REVISION/FILE` and the batch call of LFS.
-fn of_files(method: &Method, parts: &[&str]) -> Option<Call> {
-    if let ("POST", [org, name, "info", "lfs", "objects", "batch"]) = (method.as_str(), parts) {
-        let repository = repository_of(&[org, name.strip_suffix(".git")?])?;
-        return Some(Call::Repository { repository, request: Request::LfsBatch });
+/// What is asked below `/REPOSITORY`.
+fn file(method: &Method, rest: &[&str]) -> Option<Request> {
+    match rest {
+        ["resolve", revision, path @ ..] if !path.is_empty() => {
+            let reads = matches!(*method, Method::GET | Method::HEAD);
+            reads.then(|| Request::Resolve { revision: (*revision).to_owned(), path: path.join("/") })
+        }
+        _ => None,
     }
-    let (repository, revision, path) = match parts {
-        [name, "resolve", revision, path @ ..] => (repository_of(&[name])?, revision, path),
-        [org, name, "resolve", revision, path @ ..] => (repository_of(&[org, name])?, revision, path),
-        _ => return None,
-    };
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    let request = Request::Resolve { revision: (*revision).to_owned(), path: path.join("/") };
-    (reads && !path.is_empty()).then_some(Call::Repository { repository, request })
+}
+
+/// `/REPOSITORY.git/info/lfs/objects/batch`.
+fn lfs_batch(parts: &[&str]) -> Option<Call> {
+    let (last, before) = parts.strip_suffix(&["info", "lfs", "objects", "batch"])?.split_last()?;
+    let repository = [before, &[last.strip_suffix(".git")?]].concat();
+    Some(Call::Repository { repository: repository_of(&repository)?, request: Request::LfsBatch })
 }
 
 /// A repository's name, if it is one; never one that begins like another route.
@@ -168,6 +171,7 @@ mod tests {
     use axum::http::Method;
 
     use super::{Call, Request};
+    use crate::names::is_repository;
 
     fn call(method: &str, path: &str) -> Option<Call> {
         Call::parse(&method.parse::<Method>().expect(method), path)
@@ -200,10 +204,61 @@ mod tests {
             call("POST", "/org/name.git/info/lfs/objects/batch"),
             about("org/name", Request::LfsBatch)
         );
+        assert_eq!(call("POST", "/name.git/info/lfs/objects/batch"), about("name", Request::LfsBatch));
         for path in
             ["/", "/api", "/api/datasets/org/name", "/org/name", "/org/name/blob/main/x", "/a/resolve/x"]
         {
             assert_eq!(call("GET", path), None, "{path}");
+        }
+    }
+
+    /// However a model is called: what may be a name leads to that model and to nothing else.
+    #[test]
+    fn words_of_the_protocol_in_names_confuse_nobody() {
+        const WORDS: [&str; 12] = [
+            "refs",
+            "resolve",
+            "revision",
+            "tree",
+            "paths-info",
+            "preupload",
+            "commit",
+            "branch",
+            "tag",
+            "lfs",
+            "main",
+            "xet-write-token",
+        ];
+        let names = WORDS
+            .iter()
+            .flat_map(|word| [(*word).to_owned(), format!("org/{word}"), format!("helios/{word}")]);
+        for name in names.filter(|name| is_repository(name)) {
+            for (word, path) in WORDS.iter().flat_map(|word| WORDS.map(|path| (word, path))) {
+                let (revision, path) = ((*word).to_owned(), path.to_owned());
+                let api = format!("/api/models/{name}");
+                for (method, called, request) in [
+                    ("GET", api.clone(), Request::Info { revision: "main".to_owned() }),
+                    ("GET", format!("{api}/refs"), Request::Refs),
+                    ("GET", format!("{api}/revision/{word}"), Request::Info { revision: revision.clone() }),
+                    (
+                        "GET",
+                        format!("{api}/tree/{word}/{path}"),
+                        Request::Tree { revision: revision.clone(), path: path.clone() },
+                    ),
+                    ("POST", format!("{api}/commit/{word}"), Request::Commit { revision: revision.clone() }),
+                    (
+                        "POST",
+                        format!("{api}/paths-info/{word}"),
+                        Request::PathsInfo { revision: revision.clone() },
+                    ),
+                    ("HEAD", format!("/{name}/resolve/{word}/{path}"), Request::Resolve { revision, path }),
+                ] {
+                    assert_eq!(call(method, &called), about(&name, request), "{method} {called}");
+                }
+            }
+        }
+        for name in ["org/refs", "org/resolve", "org/revision", "org/tree", "org/xet-write-token"] {
+            assert!(!is_repository(name), "{name}");
         }
     }
 

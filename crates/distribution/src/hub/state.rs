@@ -14,17 +14,28 @@ use tokio::sync::Mutex;
 
 use super::error::HubError;
 use crate::names;
-use crate::shelf::Shelf;
 use crate::versions::{Versions, commit_of};
 
 /// Bytes of a JSON body: lists of files, each with a sample.
 const JSON_BYTES_MAX: usize = 16 << 20;
 
+/// Bounds that an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a file that travels inside a commit; larger ones go by LFS.
+    pub commit_file_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { commit_file_bytes: 512 << 20 }
+    }
+}
+
 /// The protocol over one registry.
 pub(super) struct Hub {
     pub(super) registry: Arc<Registry>,
-    /// Files that came by LFS and wait for their commit.
-    pub(super) shelf: Shelf,
+    pub(super) limits: Limits,
     /// Commits are made one after the other: each builds on what its parent is at that moment.
     pub(super) commits: Mutex<()>,
 }
@@ -40,8 +51,8 @@ pub(super) struct Version {
 }
 
 impl Hub {
-    pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, shelf: Shelf::default(), commits: Mutex::default() }
+    pub(super) fn new(registry: Arc<Registry>, limits: Limits) -> Self {
+        Self { registry, limits, commits: Mutex::default() }
     }
 
     /// The versions of a repository.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use helios_registry::protocol::{Download, answer_file};
+use helios_storage::BlobInfo;
 use helios_types::Digest;
 
 use super::error::OciError;
@@ -20,9 +21,9 @@ pub(super) async fn read(oci: &Oci, name: &str, text: &str, request: Request) ->
     if let Some(download) = Download::begun_by(&request) {
         note_download(oci, name, &digest, download).await;
     }
-    let mut response = match oci.shelf.known(&oci.registry, &digest).await {
+    let mut response = match to_be_had(oci, &digest).await? {
         Some(info) => {
-            let content = oci.registry.content(info).await?;
+            let content = oci.registry.content(info);
             answer_file(&content, request.method(), request.headers()).await?
         }
         None => match oci.registry.manifest(&digest).await {
@@ -36,6 +37,15 @@ pub(super) async fn read(oci: &Oci, name: &str, text: &str, request: Request) ->
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().extend(content_digest(&digest));
     Ok(response)
+}
+
+/// What is known of a blob that is here or can be fetched again. Any other counts as missing, so that a client that has
+/// it sends it.
+async fn to_be_had(oci: &Oci, digest: &Digest) -> Result<Option<BlobInfo>, OciError> {
+    match oci.registry.known_blob(digest).await? {
+        Some(info) if oci.registry.is_to_be_had(digest).await? => Ok(Some(info)),
+        _ => Ok(None),
+    }
 }
 
 /// Notes a use of the model of that name whose weights begin with the blob.

@@ -172,10 +172,10 @@ impl Files {
     }
 }
 
-/// The blob that a descriptor names, which has to be here already.
+/// The blob that a descriptor names, which has to be known already.
 async fn known(oci: &Oci, intake: &Arc<Intake>, named: &Descriptor) -> Result<BlobInfo, OciError> {
     let digest = digest(&named.digest)?;
-    let info = match oci.shelf.known(&oci.registry, &digest).await {
+    let info = match oci.registry.known_blob(&digest).await? {
         Some(info) => info,
         // The configuration of an artifact that was made here.
         None => match oci.registry.manifest(&digest).await {

@@ -1,4 +1,4 @@
-//! What the calls share: the registry, the blobs that wait for a manifest, the uploads that run.
+//! What the calls share: the registry, and the uploads that run.
 
 use std::sync::Arc;
 
@@ -8,19 +8,17 @@ use helios_types::{Digest, DigestError};
 use super::error::OciError;
 use super::sessions::Sessions;
 use crate::names;
-use crate::shelf::Shelf;
 use crate::versions::Versions;
 
 /// The protocol over one registry.
 pub(super) struct Oci {
     pub(super) registry: Arc<Registry>,
-    pub(super) shelf: Shelf,
     pub(super) sessions: Sessions,
 }
 
 impl Oci {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, shelf: Shelf::default(), sessions: Sessions::default() }
+        Self { registry, sessions: Sessions::default() }
     }
 
     /// The model's name behind a name of the protocol, and its versions. Names of the protocol are lower case, those of

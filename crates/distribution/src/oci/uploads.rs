@@ -18,7 +18,7 @@ pub(super) async fn begin(oci: &Oci, name: &str, request: Request) -> Result<Res
     let query = Query::of(request.uri());
     if let Some(mount) = query.get("mount") {
         let mounted = digest(mount)?;
-        if oci.shelf.known(&oci.registry, &mounted).await.is_some() {
+        if oci.registry.has_blob(&mounted).await? {
             return Ok(created(name, &mounted));
         }
     }
@@ -98,7 +98,7 @@ async fn finish(oci: &Oci, name: &str, incoming: Incoming, expected: Digest) -> 
         }
         error => error.into(),
     })?;
-    oci.shelf.put(info, intake)?;
+    oci.registry.shelve(info, intake)?;
     Ok(created(name, &expected))
 }
 

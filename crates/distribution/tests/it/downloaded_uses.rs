@@ -38,7 +38,7 @@ async fn a_download_is_one_use_however_many_requests_it_takes() {
         let resolved = registry.import(&file, Some(name), &mut |_| {}).await.expect("imported");
         layers.push(resolved.manifest.required(Role::Weights).expect("weights").blob.digest);
     }
-    let hub = serve(hub::router(Arc::clone(&registry))).await;
+    let hub = serve(hub::router(Arc::clone(&registry), hub::Limits::default())).await;
     let oci = serve(oci::router(Arc::clone(&registry))).await;
     let weights = format!("{hub}/org/one/resolve/main/one.gguf");
     let about: [(Method, &[(&str, &str)]); 3] = [

@@ -23,9 +23,13 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::bounded(hub::Limits::default().commit_file_bytes).await
+    }
+
+    async fn bounded(commit_file_bytes: u64) -> Self {
         let place = Place::new();
         let registry = place.open().await;
-        let url = serve(hub::router(Arc::clone(&registry))).await;
+        let url = serve(hub::router(Arc::clone(&registry), hub::Limits { commit_file_bytes })).await;
         Self { registry, url, client: Client::new(), _place: place }
     }
 
@@ -180,12 +184,28 @@ async fn names_that_leave_the_folder_or_lead_to_routes_are_refused() {
         let status = served.commit_to("org/made", revision, &[header(), file("a", "")]).await.status();
         assert!(status == 400 || status == 404, "{revision}: {status}");
     }
-    for name in ["admin", "health/x", "../x", "V2/x"] {
+    for name in ["admin", "health/x", "../x", "V2/x", "org/refs", "org/resolve"] {
         let body = json!({ "name": name, "organization": null, "type": "model" });
         let response = served.post("/api/repos/create").json(&body).send().await.expect("an answer");
         assert_eq!(response.status(), 400, "{name}");
     }
     assert!(served.registry.list().await.expect("a list").is_empty(), "nothing was made");
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_what_looks_like_a_commit() {
+    let served = Served::start().await;
+    let made: Value = served.commit(&[header(), file("a", "YQ==")]).await.json().await.expect("JSON");
+    let commit = made["commitOid"].as_str().expect("a commit");
+    for revision in [commit, &"0".repeat(40), &"a".repeat(64)] {
+        let response = served.commit_to("org/made", revision, &[header(), file("b", "Yg==")]).await;
+        refused(response, 400, "hint: name a tag or `main`").await;
+        let branch = served.post(&format!("/api/models/org/made/branch/{revision}")).json(&json!({}));
+        refused(branch.send().await.expect("an answer"), 400, "looks like a commit").await;
+        let tag = served.post("/api/models/org/made/tag/main").json(&json!({ "tag": revision }));
+        refused(tag.send().await.expect("an answer"), 400, "looks like a commit").await;
+    }
+    assert_eq!(served.registry.list().await.expect("a list").len(), 1);
 }
 
 #[tokio::test]
@@ -220,6 +240,19 @@ async fn long_lines_many_files_and_compressed_bodies_are_refused() {
     let gzip =
         served.post("/api/models/org/made/commit/main").header("content-encoding", "gzip").body("bomb");
     refused(gzip.send().await.expect("an answer"), 415, "content-encoding").await;
+}
+
+#[tokio::test]
+async fn files_travel_inside_the_commit_up_to_the_bound_and_by_lfs_above_it() {
+    let served = Served::bounded(5).await;
+    let asked = json!({ "files": [{ "path": "small", "size": 5 }, { "path": "large", "size": 6 }] });
+    let answer = served.post("/api/models/org/made/preupload/main").json(&asked);
+    let modes = json_of(answer).await["files"].clone();
+    let told =
+        json!([[modes[0]["path"], modes[0]["uploadMode"]], [modes[1]["path"], modes[1]["uploadMode"]]]);
+    assert_eq!(told, json!([["small", "regular"], ["large", "lfs"]]));
+    assert_eq!(served.commit(&[file("small", "aGVsbG8=")]).await.status(), 200);
+    refused(served.commit(&[file("large", "aGVsbG8h")]).await, 413, "more than 5 bytes").await;
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn what_a_model_was_made_from_is_told_and_pulled() {
     let manifest = imported.manifest;
     assert!(manifest.lineage.is_some());
 
-    let url = serve(hub::router(Arc::clone(&registry))).await;
+    let url = serve(hub::router(Arc::clone(&registry), hub::Limits::default())).await;
     let about = reqwest::get(format!("{url}/api/models/helios/merged")).await.expect("an answer");
     let about: Value = about.json().await.expect("JSON");
     let told =

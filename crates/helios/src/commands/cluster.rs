@@ -42,7 +42,7 @@ pub(crate) async fn registry(config: &Config, args: &RegistryArgs) -> anyhow::Re
     let listener = helios_runtime::bind(part.listen).await?;
     let address = listener.local_addr()?;
     let registry = models::open_registry(config).await?;
-    let mounts = mounts(&registry).into_iter().chain([metrics]).collect();
+    let mounts = mounts(&registry, config.store.hub_limits()?).into_iter().chain([metrics]).collect();
     let routes = guarded(mounts, &guard_rules(config, &part));
     let tasks = Tasks::new(interrupt.shutdown().child());
     registry.keep_scrubbed(&tasks, Arc::new(FromSource));

@@ -116,6 +116,9 @@ pub(crate) struct StoreConfig {
     pub(crate) fleet_token: Option<String>,
     /// Whether weight files are deduplicated as they come, which reads each once more; `helios dedup` does it later.
     pub(crate) deduplicate: bool,
+    /// Most bytes of a file that a client of the hub's protocol sends inside a commit, such as `1GiB`; larger ones go by LFS.
+    /// By default 512MiB.
+    pub(crate) commit_file_max: Option<String>,
     /// How the store is read again to find what the disk has damaged.
     pub(crate) scrub: ScrubSettings,
     /// What is fetched before it is asked for.
@@ -268,6 +271,7 @@ impl Config {
             self.store.tier_directories(dir)?;
         }
         self.store.cache_bytes()?;
+        self.store.hub_limits()?;
         self.proxy.validate(self.serve.listen).map_err(|error| value(error.to_string()))?;
         self.worker.validate().map_err(|error| value(error.to_string()))
     }

@@ -38,6 +38,7 @@ fn mistakes_are_told_with_their_place_and_a_suggestion() {
         ("[serve]\nlisten = \"0.0.0.0:80\"\n", "0.0.0.0"),
         ("[store.prefetch]\nmodels_at_a_time = 0\n", "store.prefetch.enabled"),
         ("[store.prefetch]\ngb_per_hour = 1\n", "did you mean `mb_per_hour`"),
+        ("[store]\ncommit_file_max = \"large\"\n", "store.commit_file_max"),
         ("[worker\n", "helios.toml"),
     ] {
         let error = load(Some(file), &["serve"]).expect_err(file);

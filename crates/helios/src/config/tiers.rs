@@ -1,7 +1,8 @@
-//! The directories of the store beside its own, as the configuration has them.
+//! The directories of the store beside its own, and its bounds, as the configuration has them.
 
 use std::path::{Path, PathBuf};
 
+use helios_distribution::hub;
 use helios_storage::tiers::{TierDirectory, TierKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,18 @@ impl StoreConfig {
     /// [`ConfigError::Value`] for what is no size.
     pub(crate) fn cache_bytes(&self) -> Result<Option<u64>, ConfigError> {
         self.cache_budget.as_deref().map(|budget| bytes("store.cache_budget", budget)).transpose()
+    }
+}
+
+impl StoreConfig {
+    /// The bounds of the hub's protocol.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for what is no size.
+    pub(crate) fn hub_limits(&self) -> Result<hub::Limits, ConfigError> {
+        let configured = self.commit_file_max.as_deref().map(|max| bytes("store.commit_file_max", max));
+        let default = hub::Limits::default().commit_file_bytes;
+        Ok(hub::Limits { commit_file_bytes: configured.transpose()?.unwrap_or(default) })
     }
 }
 

@@ -11,14 +11,14 @@ use helios_registry::{Registry, http};
 use helios_runtime::telemetry::Metrics;
 
 /// Every protocol of a registry.
-pub(crate) fn mounts(registry: &Arc<Registry>) -> Vec<Mount> {
+pub(crate) fn mounts(registry: &Arc<Registry>, limits: hub::Limits) -> Vec<Mount> {
     let own =
         Mount { name: http::ROUTE_PREFIX, access: own, refusal, router: http::router(registry.clone()) };
     let hub = Mount {
         name: "hub",
         access: |method, path| hub::route(method, path).map(access),
         refusal: hub::refusal,
-        router: hub::router(registry.clone()),
+        router: hub::router(registry.clone(), limits),
     };
     let oci = Mount {
         name: "oci",

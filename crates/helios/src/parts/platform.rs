@@ -57,7 +57,7 @@ impl Platform {
             models: Arc::new(StoreTexts::new(store, &tasks)),
             discovery: Arc::new(InProcess::new(members)),
             metrics,
-            mounts: mounts(&registry),
+            mounts: mounts(&registry, config.store.hub_limits()?),
         };
         helios_registry::describe_metrics();
         let shutdown = tasks.shutdown().clone();

@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn one_rank_works_in_what_the_native_engine_takes() {
-        let config = br#"{"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576,
+        let json = br#"{"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576,
             "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152}"#;
-        let config = ModelConfig::from_hugging_face(config).expect("a configuration");
-        let shape = ModelShape::from(&config);
+        let config = ModelConfig::from_hugging_face(json).expect("a configuration");
+        let shape = ModelShape::from_hugging_face(json).expect("a shape");
         for (tokens, sequences) in [(1, 1), (512, 1), (512, 32)] {
             let engine = config.activation_bytes(tokens as usize, sequences as usize) as u64;
             assert_eq!(shape.activation_bytes(tokens, sequences, Degrees::ONE), engine);

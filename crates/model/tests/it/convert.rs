@@ -31,7 +31,9 @@ impl Stored {
             _ => Role::Original,
         };
         let opened = files.iter().map(|(name, info)| (name.clone(), blobs.get(info).expect("a blob")));
-        let understood = understand(opened.collect(), None, "file:test").expect("a model");
+        let understood =
+            understand(opened.map(|(name, blob)| (name, blob.into())).collect(), None, "file:test")
+                .expect("a model");
         let entry = |role, path, blob| FileEntry { role, path, blob };
         let mut entries: Vec<FileEntry> =
             files.into_iter().map(|(name, info)| entry(role(&name), name, info)).collect();

@@ -128,7 +128,7 @@ fn part_of(archive: Arc<Archive>, segment: Segment, part: Range<u64>) -> ByteStr
             stream::once(async move { Ok(bytes) }).boxed()
         }
         Segment::File(info) => {
-            async move { archive.registry.content(info).await?.read(part).await }.try_flatten_stream().boxed()
+            async move { archive.registry.content(info).read(part).await }.try_flatten_stream().boxed()
         }
     }
 }

@@ -29,6 +29,5 @@ pub(super) async fn blob(
     headers: HeaderMap,
 ) -> Result<Response, RegistryError> {
     let info = registry.blob_info(&digest).await?;
-    let content = registry.content(info).await?;
-    ranged::answer(&content, &method, &headers).await
+    ranged::answer(&registry.content(info), &method, &headers).await
 }

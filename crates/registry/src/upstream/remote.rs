@@ -108,7 +108,7 @@ impl Registry {
         if let Err(error) = self.put_record(PUSHED, &resolved.digest.to_string(), &Clock.unix_ms()).await {
             tracing::warn!(digest = %resolved.digest, %error, "it is not remembered that a version was pushed");
         }
-        self.note_elsewhere(&resolved.manifest, "", true);
+        self.note_elsewhere(resolved.digest, &resolved.manifest, "", true);
         Ok(report)
     }
 }

@@ -1,57 +1,15 @@
 //! Variants of one model: kept once, read as if kept twice.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
 use helios_model::Role;
-use helios_registry::{ModelStore, Registry, RegistryConfig, Resolved};
-use helios_storage::{Checkpoint, DedupLimits, SafetensorsHeader, TensorPlan};
-use helios_types::TensorType;
+use helios_registry::{ModelStore, Registry, Resolved};
+use helios_storage::Checkpoint;
 
-use crate::models::{self, Place};
-
-const ROWS: usize = 64;
-
-/// A folder whose weights are tensors with these fills.
-pub(crate) fn write_variant(place: &Place, folder: &str, fills: &[u8]) {
-    models::hugging_face(&place.path(folder), 1);
-    let plan = |number: usize| TensorPlan {
-        name: format!("model.layers.{number}.weight"),
-        tensor_type: TensorType::BF16,
-        shape: vec![ROWS, 128],
-    };
-    let plans: Vec<TensorPlan> = (0..fills.len()).map(plan).collect();
-    let note = BTreeMap::from([("note".to_owned(), folder.to_owned())]);
-    let layout = SafetensorsHeader::layout("model.safetensors", &plans, &note).expect("a layout");
-    let mut file = layout.header;
-    file.resize(layout.size, 0);
-    for (index, range) in layout.tensors {
-        file[range].fill(fills[index]);
-    }
-    fs::write(place.path(folder).join("model.safetensors"), file).expect("a file");
-}
-
-/// Settings with which the smallest saving is worth it.
-pub(crate) fn config(deduplicate: bool) -> RegistryConfig {
-    let dedup = DedupLimits { shared_share_min: 0.2, saved_bytes_min: 1 };
-    RegistryConfig {
-        dedup,
-        deduplicate,
-        gc_grace: std::time::Duration::ZERO,
-        members_rebuild: std::time::Duration::ZERO,
-        ..RegistryConfig::default()
-    }
-}
-
-pub(crate) async fn open(place: &Place, deduplicate: bool) -> Arc<Registry> {
-    Registry::open(&place.store(), config(deduplicate)).await.expect("the store opens")
-}
-
-pub(crate) async fn import(registry: &Arc<Registry>, place: &Place, folder: &str) -> Resolved {
-    registry.import(&place.path(folder), None, &mut |_| {}).await.expect(folder)
-}
+use crate::models::Place;
+use crate::variants::{import, open, write_variant};
 
 async fn assert_reads_back(registry: &Arc<Registry>, place: &Place, model: &Resolved, folder: &str) {
     let expected = fs::read(place.path(folder).join("model.safetensors")).expect("the source");
@@ -59,7 +17,7 @@ async fn assert_reads_back(registry: &Arc<Registry>, place: &Place, model: &Reso
     let file = ModelStore::Local(Arc::clone(registry)).file(entry).await.expect("opened");
     let checkpoint = Checkpoint::from_safetensors(vec![("model.safetensors".to_owned(), file)], None);
     assert_eq!(checkpoint.expect("a checkpoint").tensors().len(), 4);
-    let content = registry.content(entry.blob).await.expect("here");
+    let content = registry.content(entry.blob);
     let stream = content.read(100..expected.len() as u64).await.expect("readable");
     let pieces: Vec<_> = stream.try_collect().await.expect("streamed");
     assert!(pieces.concat() == expected[100..], "{folder}");

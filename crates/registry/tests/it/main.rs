@@ -27,5 +27,6 @@ mod tiers;
 #[path = "../../../model/tests/it/tiny.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod tiny;
+mod variants;
 mod warm;
 mod workers;

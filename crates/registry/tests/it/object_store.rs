@@ -9,9 +9,9 @@ use helios_model::Role;
 use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryConfig, RegistryError};
 use helios_types::{Classify, ErrorCode, ModelRef};
 
-use crate::dedup;
 use crate::models::{self, Place};
 use crate::origin::moment;
+use crate::variants;
 
 /// Looks for the server before it counts as not starting.
 const LOOKS_MAX: usize = 3000;
@@ -126,11 +126,11 @@ async fn a_variant_that_is_kept_as_a_recipe_goes_up_whole() {
     let server = Server::start().await;
     let (place, elsewhere) = (Place::new(), Place::new());
     let fleet = FleetConfig { remote: Some("s3://models/shared".to_owned()), ..FleetConfig::default() };
-    let config = RegistryConfig { fleet: fleet.clone(), fetch: server.fetch(), ..dedup::config(true) };
+    let config = RegistryConfig { fleet: fleet.clone(), fetch: server.fetch(), ..variants::config(true) };
     let registry = Registry::open(&place.store(), config).await.expect("the store opens");
     for (folder, fills) in [("base", [1, 2, 3, 4]), ("tuned", [1, 2, 3, 9])] {
-        dedup::write_variant(&place, folder, &fills);
-        dedup::import(&registry, &place, folder).await;
+        variants::write_variant(&place, folder, &fills);
+        variants::import(&registry, &place, folder).await;
     }
     let recipes = std::fs::read_dir(place.store().join("recipes")).expect("recipes").count();
     assert_eq!(recipes, 1, "the variant is kept as one");

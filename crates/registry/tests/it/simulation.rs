@@ -193,7 +193,7 @@ impl User {
     }
 
     async fn read_content(&self, file: &FileEntry) -> Result<Vec<u8>, RegistryError> {
-        let content = self.registry.content(file.blob).await?;
+        let content = self.registry.content(file.blob);
         let mut stream = std::pin::pin!(content.read(0..file.blob.size).await?);
         let mut bytes = Vec::new();
         while let Some(piece) = stream.next().await {

@@ -12,8 +12,8 @@ use helios_model::Role;
 use helios_registry::{ArchiveReport, Registry, RegistryError};
 use helios_types::ModelRef;
 
-use crate::dedup;
 use crate::models::{self, Place};
+use crate::variants;
 use made::{archive_of, entries, name, pieces, two_models};
 
 /// Brings an archive in.
@@ -118,10 +118,10 @@ async fn an_archive_is_an_oci_image_layout() {
 #[tokio::test]
 async fn what_lies_in_other_files_is_put_together_on_its_way_out() {
     let (from, to) = (Place::new(), Place::new());
-    let registry = dedup::open(&from, false).await;
+    let registry = variants::open(&from, false).await;
     for (folder, fills) in [("base", [1, 2, 3, 4]), ("variant", [1, 2, 3, 9])] {
-        dedup::write_variant(&from, folder, &fills);
-        dedup::import(&registry, &from, folder).await;
+        variants::write_variant(&from, folder, &fills);
+        variants::import(&registry, &from, folder).await;
     }
     let before = archive_of(&registry, &["base", "variant"]).await;
     assert_eq!(registry.deduplicate().await.expect("deduplicated").recipes_made, 1);

@@ -155,22 +155,21 @@ async fn an_interrupted_change_undoes_nothing_that_others_did_since() {
                 };
                 drop(first);
                 metadata.restart();
-                // Where the interrupted removal came through, there is nothing to remove.
-                let removed = other_removes.then_some(second.remove(&name("m")).await.is_ok());
-                if removed.is_none() {
-                    import(&second, &other, "m").await;
+                match other_removes {
+                    false => assert_eq!(import(&second, &other, "m").await, others),
+                    true => match second.remove(&name("m")).await {
+                        // The interrupted removal came through.
+                        Err(error) if removes => assert_eq!(error.code(), ErrorCode::ModelNotFound, "{what}"),
+                        removed => removed.expect(&what),
+                    },
                 }
                 let first = open(&one, &metadata).await;
-                match removed {
-                    None => {
-                        let last = first.history(&name("m")).await.expect(&what).pop().expect("an entry");
-                        assert_eq!(last.digest, others, "{what}");
-                    }
-                    Some(_) => {
-                        let found = first.resolve(&name("m")).await.err().map(|error| error.code());
-                        assert_eq!(found, Some(ErrorCode::ModelNotFound), "{what}");
-                    }
-                }
+                let found = match first.resolve(&name("m")).await {
+                    Ok(resolved) => Some(resolved.digest),
+                    Err(error) if error.code() == ErrorCode::ModelNotFound => None,
+                    Err(error) => panic!("{what}: {error}"),
+                };
+                assert_eq!(found, (!other_removes).then_some(others), "{what}");
             }
         }
     }
