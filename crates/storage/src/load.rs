@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use crate::disk::DiskFile;
+use crate::hashing::CHUNK_BYTES;
 use crate::io::{Buffer, IoEngine, IoFile, Operation, Region, block_on};
 use crate::{Blob, BlobInfo, BlobStore, StorageError, hashing, residency};
 
@@ -47,6 +49,21 @@ pub(crate) fn for_each_chunk_ahead(file: &File, mut each: impl FnMut(&[u8])) -> 
         Err(_) if engine.has_stopped() => Ok(done),
         read => read.map(|()| done),
     }
+}
+
+/// Hands a cold file to `each` in order by filling its map, which leaves it in memory for who maps it next: its bytes come
+/// from the disk once. False, with nothing done, for a file that is small, in memory or larger than half of it.
+///
+/// # Errors
+/// What the disk says.
+pub(crate) fn for_each_chunk_mapped(file: &dyn DiskFile, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    let Some(system) = file.system_file() else { return Ok(false) };
+    let size = system.metadata()?.len();
+    let is_worth_it = (AHEAD_BYTES_MIN..=residency::memory_bytes() / 2).contains(&size);
+    if !is_worth_it || residency::is_resident(system)? {
+        return Ok(false);
+    }
+    residency::for_each_filled(&file.map()?, &mut |window| window.chunks(CHUNK_BYTES).for_each(&mut each))
 }
 
 /// Reads the first `size` bytes in order, [`READS_AHEAD`] at a time. Waits for a buffer only while it holds none, so

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::thread;
 
 use memmap2::{Advice, Mmap};
 
@@ -55,14 +56,40 @@ pub(crate) fn populate(blob: &Blob) -> io::Result<()> {
         return Ok(());
     }
     for start in (0..map.len()).step_by(WINDOW_BYTES) {
-        let length = WINDOW_BYTES.min(map.len() - start);
-        match map.advise_range(Advice::PopulateRead, start, length) {
-            // Before Linux 5.14: pages then come in as they are touched.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
-            result => result?,
+        if !fill(map, start)? {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+/// Fills the map of a blob and hands its windows to `each` in order, the next coming in meanwhile; false, with nothing done,
+/// where the system cannot fill maps.
+pub(crate) fn for_each_filled(blob: &Blob, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+    let Some(map) = blob.mapped() else { return Ok(false) };
+    if !fill(map, 0)? {
+        return Ok(false);
+    }
+    for (number, window) in map.chunks(WINDOW_BYTES).enumerate() {
+        thread::scope(|scope| {
+            let next = scope.spawn(move || fill(map, (number + 1) * WINDOW_BYTES));
+            each(window);
+            next.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+    }
+    Ok(true)
+}
+
+/// Fills the window at `start`, if there is one; false where the system, before Linux 5.14, cannot: pages then come in as
+/// they are touched.
+fn fill(map: &Mmap, start: usize) -> io::Result<bool> {
+    if start >= map.len() {
+        return Ok(true);
+    }
+    match map.advise_range(Advice::PopulateRead, start, WINDOW_BYTES.min(map.len() - start)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        result => result.map(|()| true),
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! Is a file the blob it is named after? And if not, who is to blame?
 
+use std::io;
+
 use crate::disk::{DiskFile, FileStatus};
 use crate::hashing::{self, BlobHasher};
 use crate::ranges::tree_of;
-use crate::{BlobInfo, BlobStore, StorageError, Tree, durable};
+use crate::tree::TreeHasher;
+use crate::{BlobInfo, BlobStore, StorageError, Tree, durable, load};
 
 impl BlobStore {
-    /// Reads the file (not its map: a failing disk is then an error, not a signal) and compares it with `info`.
+    /// Reads the file, for who will map it next, and compares it with `info`. A failing disk is an error, not a signal: a
+    /// window of a map is filled before it is touched.
     pub(crate) fn verify(&self, file: &dyn DiskFile, info: &BlobInfo) -> Result<Tree, StorageError> {
         let path = self.path(&info.digest);
-        let tree = tree_of(file).map_err(|error| StorageError::io("read", &path, error))?;
+        let tree = mapped_tree_of(file).map_err(|error| StorageError::io("read", &path, error))?;
         if (tree.size(), tree.root()) == (info.size, info.blake3) {
             return Ok(tree);
         }
@@ -56,4 +60,13 @@ impl BlobStore {
             self.verified().insert(before, info);
         }
     }
+}
+
+/// The tree of a whole file, which is in memory afterwards if it fits.
+fn mapped_tree_of(file: &dyn DiskFile) -> io::Result<Tree> {
+    let mut hasher = TreeHasher::default();
+    if load::for_each_chunk_mapped(file, |chunk| hasher.update(chunk))? {
+        return Ok(hasher.finish());
+    }
+    tree_of(file)
 }

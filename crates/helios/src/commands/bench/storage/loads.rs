@@ -1,7 +1,7 @@
 //! The raw read, the verified load, the cold map and the warm open of one checkpoint, and the peers on the same files.
 
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use helios_runtime::Clock;
@@ -59,6 +59,7 @@ fn prepare<'p>(bench: &Bench, peers: &'p [Peer], folder: &Path) -> anyhow::Resul
 
 /// A checkpoint in a store and the engines that load it.
 struct Loads {
+    dir: PathBuf,
     store: BlobStore,
     files: Vec<BlobInfo>,
     /// With a pool of the size of the model: what a server that changes models keeps.
@@ -71,7 +72,8 @@ struct Loads {
 impl Loads {
     /// Faults the memory in, once, and verifies the files, so that they count as verified since boot.
     fn new(folder: &Path, files: Vec<BlobInfo>, noise: Vec<u8>) -> anyhow::Result<Self> {
-        let store = BlobStore::open(&folder.join("store"))?;
+        let dir = folder.join("store");
+        let store = BlobStore::open(&dir)?;
         let defaults = IoOptions::default();
         let slots = files.iter().map(|info| (info.size as usize).div_ceil(defaults.buffer_bytes)).sum();
         let began = Clock.now();
@@ -89,7 +91,7 @@ impl Loads {
         for info in &files {
             store.get(info)?;
         }
-        Ok(Self { store, files, memory, noise, setting })
+        Ok(Self { dir, store, files, memory, noise, setting })
     }
 
     /// What the measurement runs with, for people.
@@ -124,11 +126,15 @@ impl Loads {
         let (load, blobs) = timed(|| self.load())?;
         samples.load.push(load);
         drop(blobs);
-        side("faulting in memory for the page cache")?;
-        self.make_cold()?;
-        probe::fault_in(self.bytes())?;
+        self.prepare_page_cache(side)?;
+        side("first map")?;
+        let unverified = self.unverified_store()?;
+        let (first, blobs) = timed(|| self.map(&unverified))?;
+        samples.first.push(first);
+        drop(blobs);
+        self.prepare_page_cache(side)?;
         side("cold map")?;
-        let (map, blobs) = timed(|| self.map())?;
+        let (map, blobs) = timed(|| self.map(&self.store))?;
         samples.map.push(map);
         drop(blobs);
         side("warm open")?;
@@ -139,6 +145,18 @@ impl Loads {
         samples.private_percent.push(private as f64 * 100.0 / open.bytes as f64);
         drop(checkpoint);
         Ok(())
+    }
+
+    fn prepare_page_cache(&self, side: &dyn Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        side("faulting in memory for the page cache")?;
+        self.make_cold()?;
+        Ok(probe::fault_in(self.bytes())?)
+    }
+
+    /// The store as it is after a start of the system.
+    fn unverified_store(&self) -> anyhow::Result<BlobStore> {
+        super::scratch::remove(&self.dir.join("verified"))?;
+        Ok(BlobStore::open(&self.dir)?)
     }
 
     fn bytes(&self) -> u64 {
@@ -160,8 +178,15 @@ impl Loads {
         Ok((self.bytes(), blobs.context("the memory is fragmented")?))
     }
 
-    fn map(&self) -> anyhow::Result<(u64, Vec<Blob>)> {
-        let blobs = self.get()?;
+    /// As a worker does: the files at a time, then what is not in memory yet.
+    fn map(&self, store: &BlobStore) -> anyhow::Result<(u64, Vec<Blob>)> {
+        let blobs = std::thread::scope(|scope| {
+            let opened: Vec<_> = self.files.iter().map(|info| scope.spawn(move || store.get(info))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            opened.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+        })?;
         let named: Vec<_> = blobs.iter().map(|blob| ("shard", blob)).collect();
         populate(&named)?;
         Ok((self.bytes(), blobs))
