@@ -98,9 +98,12 @@ fn refused(retry_after: &str) -> Response<Bytes> {
     answer.header("retry-after", retry_after).body(Bytes::new()).expect("an answer")
 }
 
+/// An address, options, and where a file of it is asked for.
+type BucketCase<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[tokio::test]
 async fn a_bucket_of_every_kind_asks_its_own_store() {
-    let cases: [(&str, &[(&str, &str)], &str); 3] = [
+    let cases: [BucketCase<'_>; 3] = [
         (
             "s3://models/some",
             &[("aws_skip_signature", "true"), ("aws_region", "eu-west-1")],

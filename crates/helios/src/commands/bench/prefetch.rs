@@ -97,11 +97,14 @@ fn options(args: &BenchPrefetchArgs) -> PolicyOptions {
     }
 }
 
+/// A heading, and what is below it.
+type Column = (&'static str, fn(&Results) -> f64);
+
 /// A table for people: a line for each kind of trace.
 struct Table {
     title: &'static str,
     decimals: usize,
-    columns: &'static [(&'static str, fn(&Results) -> f64)],
+    columns: &'static [Column],
 }
 
 const TABLES: [Table; 5] = [
