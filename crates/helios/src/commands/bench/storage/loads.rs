@@ -1,11 +1,13 @@
 //! The raw read, the verified load, the cold map and the warm open of one checkpoint, and the peers on the same files.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use helios_runtime::Clock;
-use helios_storage::io::{IoEngine, IoOptions};
+use helios_storage::io::{IoEngine, IoFile, IoOptions, Operation};
 use helios_storage::{Blob, BlobInfo, BlobStore, Checkpoint, Tree, populate, probe};
 
 use super::checkpoint;
@@ -16,6 +18,9 @@ use super::usage::{anonymous_bytes, timed};
 
 /// Bytes hashed alone: far more than any cache holds, as a model is.
 const HASHED_BYTES: usize = 256 << 20;
+
+/// Reads of the raw measurements in flight.
+const READS_IN_FLIGHT: usize = 32;
 
 /// All repeats of Helios and the peers.
 pub(super) fn measure(bench: &Bench, peers: &[Peer]) -> anyhow::Result<Samples> {
@@ -121,6 +126,9 @@ impl Loads {
         side("raw read")?;
         self.make_cold()?;
         samples.raw.push(timed(|| Ok((self.read_raw()?, ())))?.0);
+        side("raw read into as much memory")?;
+        self.make_cold()?;
+        samples.fill.push(timed(|| Ok((self.fill_memory()?, ())))?.0);
         side("verified load")?;
         self.make_cold()?;
         let (load, blobs) = timed(|| self.load())?;
@@ -170,6 +178,28 @@ impl Loads {
             bytes += probe::read_sequentially(IoEngine::shared()?, &file)?;
         }
         Ok(bytes)
+    }
+
+    /// What a load does without looking at a byte: where the bytes go counts, too.
+    fn fill_memory(&self) -> anyhow::Result<u64> {
+        let (mut flying, mut filled) = (VecDeque::new(), Vec::new());
+        for info in &self.files {
+            let file = Arc::new(IoFile::open_direct(&self.store.path(&info.digest))?);
+            let run = self.memory.run(info.size as usize).context("the memory is fragmented")?;
+            let mut offset = 0;
+            for buffer in run {
+                let length = buffer.capacity().min((info.size - offset) as usize);
+                flying.push_back(self.memory.read(&file, offset, length, buffer));
+                offset += length as u64;
+                if flying.len() > READS_IN_FLIGHT {
+                    filled.extend(flying.pop_front().map(Operation::wait).transpose()?);
+                }
+            }
+        }
+        for read in flying {
+            filled.push(read.wait()?);
+        }
+        Ok(filled.iter().map(|buffer| buffer.len() as u64).sum())
     }
 
     fn load(&self) -> anyhow::Result<(u64, Vec<Blob>)> {

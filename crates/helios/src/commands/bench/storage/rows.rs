@@ -18,6 +18,7 @@ pub(super) const PEERS: [(&str, bool); 4] =
 pub(super) struct Samples {
     pub(super) hash: Vec<Load>,
     pub(super) raw: Vec<Load>,
+    pub(super) fill: Vec<Load>,
     pub(super) load: Vec<Load>,
     pub(super) first: Vec<Load>,
     pub(super) map: Vec<Load>,
@@ -43,12 +44,13 @@ fn cpu(loads: &[Load]) -> Vec<f64> {
 
 /// All rows, in the order of the goals.
 pub(super) fn rows(samples: &Samples) -> Vec<Row> {
-    let Samples { hash, raw, load, first, map, open_ms, private_percent, peers } = samples;
+    let Samples { hash, raw, fill, load, first, map, open_ms, private_percent, peers } = samples;
     let of_raw = |what, loads: &[Load]| {
         Row::reported(what, RATE, &rates(loads), Some((RAW, &rates(raw)))).with_goal(Goal::RatioAtLeast(0.95))
     };
     let mut rows = vec![
         Row::reported("BLAKE3 alone, memory that is there: CPU", CPU, &cpu(hash), None),
+        Row::reported("raw read into as much memory", RATE, &rates(fill), Some((RAW, &rates(raw)))),
         of_raw("cold load into memory, verified", load),
         Row::reported("cold load into memory, verified: CPU", CPU, &cpu(load), None)
             .with_goal(Goal::AtMost(0.20)),
@@ -92,7 +94,7 @@ mod tests {
     fn every_goal_has_its_row_measured_or_not() {
         let load = |seconds, cpu_seconds| Load { bytes: 1_000_000_000, seconds, cpu_seconds };
         let nothing = rows(&Samples::default());
-        assert_eq!(nothing.len(), 9 + 3 * PEERS.len());
+        assert_eq!(nothing.len(), 10 + 3 * PEERS.len());
         assert!(nothing.iter().all(|row| row.value.is_none() && !row.met));
         let mut samples =
             Samples { raw: vec![load(0.5, 0.0)], load: vec![load(0.6, 0.1)], ..Samples::default() };
