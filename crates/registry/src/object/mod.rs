@@ -1,5 +1,6 @@
 //! Folders of an object store: S3-compatible, Google Cloud Storage, Azure.
 
+mod direct;
 mod limits;
 mod upload;
 
@@ -14,12 +15,13 @@ use helios_storage::FileBytes;
 use http::HeaderValue;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::client::{HttpConnector, ReqwestConnector};
+use object_store::client::HttpConnector;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, RetryConfig};
 use reqwest::Url;
 
+use direct::Direct;
 use limits::{Limited, Patient};
 
 use crate::transfer::{Answer, Origin, SourceKind};
@@ -46,7 +48,8 @@ impl Bucket {
     /// # Errors
     /// [`RegistryError::InvalidSource`] for an address or options that cannot be.
     pub(crate) fn open(url: &Url, fetch: &FetchConfig) -> Result<Self, RegistryError> {
-        Self::open_over(url, fetch, ReqwestConnector::default())
+        let http = Direct { connect_timeout: fetch.connect_timeout, read_timeout: fetch.stall_timeout };
+        Self::open_over(url, fetch, http)
     }
 
     fn open_over(url: &Url, fetch: &FetchConfig, http: impl HttpConnector) -> Result<Self, RegistryError> {

@@ -1,5 +1,6 @@
 //! What buckets ask, of a stand-in for the HTTP client.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use helios_types::Classify;
 use http::{Method, Response, StatusCode};
 use object_store::ClientOptions;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Bucket;
 use crate::{FetchConfig, ObjectOptions, RegistryError};
@@ -180,4 +182,44 @@ async fn an_upload_that_fails_leaves_no_parts_behind() {
     assert!(last.method == Method::DELETE && last.url.contains("uploadId=7"), "{last:?}");
     let parts = asked.iter().filter(|asked| asked.method == Method::PUT).count();
     assert!(parts < parts_of_8_mib, "it fails before everything went up, not behind it");
+}
+
+/// Answers every connection with a redirect to `location`; counts them.
+#[expect(clippy::disallowed_methods, reason = "a stand-in that ends with its test")]
+async fn redirecting(location: String) -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let came = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&came);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let answer = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+            let _read = stream.read(&mut [0; 4096]).await;
+            let _written = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, came)
+}
+
+#[tokio::test]
+async fn credentials_of_a_store_go_nowhere_else() {
+    helios_runtime::install_tls_provider();
+    let (elsewhere, came_elsewhere) = redirecting("http://127.0.0.1:1/".to_owned()).await;
+    let (endpoint, came) = redirecting(format!("{elsewhere}/stolen")).await;
+    let options = [
+        ("aws_endpoint", endpoint.as_str()),
+        ("aws_allow_http", "true"),
+        ("aws_region", "us-east-1"),
+        ("aws_access_key_id", "id"),
+        ("aws_secret_access_key", "secret"),
+        ("aws_session_token", "token"),
+    ];
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let fetch = FetchConfig { object_options: ObjectOptions::new(options), ..FetchConfig::default() };
+    let bucket = Bucket::open(&"s3://models/some".parse().expect("an address"), &fetch).expect("a bucket");
+    let error = bucket.file("tiny.gguf").read(5).await.expect_err("not where it was asked");
+    assert!(error.to_string().contains("s3://models/some/tiny.gguf"), "{error}");
+    assert!(came.load(Ordering::SeqCst) > 0);
+    assert_eq!(came_elsewhere.load(Ordering::SeqCst), 0, "a redirect was followed");
 }
