@@ -28,6 +28,13 @@ pub(crate) async fn open_registry(config: &Config) -> anyhow::Result<Arc<Registr
     Ok(Registry::open(config.store_dir()?, registry_config(config)?).await?)
 }
 
+/// As [`open_registry`], for a process that answers nobody: no worker could renew its lease with it, so that a collection need
+/// not wait for that. Who maps files of this host is known from the store.
+pub(crate) async fn open_registry_alone(config: &Config) -> anyhow::Result<Arc<Registry>> {
+    let alone = RegistryConfig { members_rebuild: Duration::ZERO, ..registry_config(config)? };
+    Ok(Registry::open(config.store_dir()?, alone).await?)
+}
+
 /// What the registry needs of the configuration.
 pub(crate) fn registry_config(config: &Config) -> anyhow::Result<RegistryConfig> {
     let defaults = FetchConfig::default();
@@ -87,7 +94,7 @@ pub(crate) struct Opened {
 
 /// Opens `name`, fetched first if it is not there.
 pub(crate) async fn open(config: &Config, name: &str) -> anyhow::Result<Opened> {
-    let registry = open_registry(config).await?;
+    let registry = open_registry_alone(config).await?;
     let resolved = ensure(&registry, name).await?;
     let files = files(&ModelStore::Local(registry.clone()), &resolved).await?;
     Ok(Opened { registry, resolved, files })

@@ -30,7 +30,7 @@ impl Store {
                 let key = server.key().map(|key| Secret::from(key.to_owned()));
                 Ok(Self::Server(RegistryClient::new(server.base(), key.as_ref())?))
             }
-            None => Ok(Self::Here(models::open_registry(config).await?)),
+            None => Ok(Self::Here(models::open_registry_alone(config).await?)),
         }
     }
 
