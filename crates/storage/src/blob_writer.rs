@@ -32,8 +32,8 @@ pub(crate) trait WriteWatch: fmt::Debug + Send + Sync {
     /// Makes sure of room for `bytes` in all.
     fn reserve(&mut self, bytes: u64) -> Result<(), StorageError>;
 
-    /// `bytes` were written within `elapsed`.
-    fn wrote(&mut self, bytes: u64, elapsed: Duration);
+    /// `bytes` were written within `elapsed`, and the blob has come to `end`.
+    fn wrote(&mut self, bytes: u64, end: u64, elapsed: Duration);
 
     /// Whether there is room now for `bytes` that did not fit, so that it is worth trying again.
     fn made_room(&mut self, error: &StorageError, bytes: u64) -> bool;
@@ -112,7 +112,7 @@ impl BlobWriter {
         self.begin_writing_back(position, position + bytes.len() as u64);
         self.hasher.tree_update(bytes);
         if let Some(watch) = &mut self.watch {
-            watch.wrote(bytes.len() as u64, began.elapsed());
+            watch.wrote(bytes.len() as u64, position + bytes.len() as u64, began.elapsed());
         }
         Ok(())
     }

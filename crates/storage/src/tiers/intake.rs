@@ -222,9 +222,9 @@ impl WriteWatch for Watch {
         Err(reservation.tiers().no_room(bytes))
     }
 
-    fn wrote(&mut self, bytes: u64, elapsed: Duration) {
+    fn wrote(&mut self, bytes: u64, end: u64, elapsed: Duration) {
         if let Some(reservation) = &mut self.reservation {
-            reservation.wrote(bytes);
+            reservation.wrote(end);
             reservation.tiers().directories[reservation.place()].record_write(bytes, elapsed);
         }
     }

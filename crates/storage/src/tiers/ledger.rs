@@ -194,9 +194,10 @@ impl Ledger {
         if within && place.is_writable { short } else { 0 }
     }
 
-    /// `bytes` of a promise are written.
-    pub(crate) fn wrote(&mut self, id: PlaceId, bytes: u64) {
-        self.places[id].written += bytes;
+    /// `now` bytes of a promise are written, where it were `before`: fewer if its writer began again.
+    pub(crate) fn wrote(&mut self, id: PlaceId, before: u64, now: u64) {
+        let place = &mut self.places[id];
+        place.written = place.written.saturating_sub(before) + now;
     }
 
     /// Takes a promise back of which so many bytes were written, which stay on the disk.

@@ -41,10 +41,10 @@ impl Reservation {
         fits
     }
 
-    /// `bytes` of it are on the disk now.
+    /// `bytes` of it, in all, are on the disk now.
     pub(crate) fn wrote(&mut self, bytes: u64) {
-        self.written += bytes;
-        self.tiers.ledger().wrote(self.place, bytes);
+        let before = std::mem::replace(&mut self.written, bytes);
+        self.tiers.ledger().wrote(self.place, before, bytes);
     }
 
     /// The blob is there: what was promised becomes what is used.

@@ -152,6 +152,9 @@ fn second_process_fills_a_file_system() {
     let whole = |tiers: &Arc<Tiers>| tiers.put(&content(2, 900_000));
     let piecewise = |tiers: &Arc<Tiers>| {
         let mut writer = tiers.writer("key", None)?;
+        // What a writer that begins again threw away is not on the disk.
+        writer.write(&content(3, 500_000))?;
+        writer.restart()?;
         content(3, 900_000).chunks(100_000).try_for_each(|piece| writer.write(piece))?;
         writer.commit(None)
     };
