@@ -25,16 +25,20 @@ Parts:
   accelerate   what `accelerate estimate-memory` says of small models of every family, with HF_ENDPOINT at a served
                Helios: python/reference/accelerate_memory.py, with the packages pinned in
                python/requirements-accelerate.txt (1.7 GB on disk, torch without its CUDA libraries)
+  elements     numbers and block sizes of ggml's element types: python/reference/element_types.py, with the packages
+               pinned in python/requirements-reference.txt
 
 `cargo xtask test` compares Helios with the committed files and does not need this.";
 
 /// Makes the fixtures of one part, or checks them if they are not to be written.
 type Make = fn(&Workshop, bool) -> Result<()>;
 
-const PARTS: [(&str, Make); 2] = [("logits", logits), ("accelerate", accelerate)];
+const PARTS: [(&str, Make); 3] = [("logits", logits), ("accelerate", accelerate), ("elements", elements)];
 
 /// The figures of accelerate.
 const ACCELERATE_FIXTURE: &str = "crates/model/tests/fixtures/accelerate.json";
+/// The element types of ggml.
+const ELEMENTS_FIXTURE: &str = "crates/storage/tests/fixtures/element_types.json";
 
 /// Makes or checks the fixtures.
 pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
@@ -45,7 +49,7 @@ pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
         PARTS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
         let unknown = Failure::new(format!("unknown part {:?}", only.unwrap_or_default()));
-        return Err(unknown.hint("the parts are logits, accelerate"));
+        return Err(unknown.hint("the parts are logits, accelerate, elements"));
     }
     chosen.iter().try_for_each(|(_, make)| make(workshop, write))
 }
@@ -76,6 +80,17 @@ fn accelerate(workshop: &Workshop, write: bool) -> Result<()> {
     let mut make = Command::new(&python);
     make.args(["-B", "python/reference/accelerate_memory.py", "--endpoint", served.address()]);
     make.args(["--out", ACCELERATE_FIXTURE]);
+    if !write {
+        make.arg("--check");
+    }
+    run_program(make.current_dir(&workshop.root))
+}
+
+/// The tables of ggml's own package.
+fn elements(workshop: &Workshop, write: bool) -> Result<()> {
+    let tools = environment(workshop, "reference", "python/requirements-reference.txt")?;
+    let mut make = Command::new(tools.join("bin/python"));
+    make.args(["-B", "python/reference/element_types.py", "--out", ELEMENTS_FIXTURE]);
     if !write {
         make.arg("--check");
     }

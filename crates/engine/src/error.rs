@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use helios_storage::{ModelConfigError, StorageError};
-use helios_types::{Classify, ErrorCode};
+use helios_types::{Classify, ErrorCode, TensorType};
 
 /// Why a model could not be loaded or a request not be served.
 ///
@@ -20,6 +20,14 @@ pub enum EngineError {
         tensor: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// A tensor is stored in a way that there are no kernels for.
+    #[error("tensor `{tensor}` is stored as {tensor_type}, which the engine does not compute with")]
+    TensorType {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// How it is stored.
+        tensor_type: TensorType,
     },
     /// A file could not be read as what it claims to be.
     #[error("cannot open the model's tensors: {message}")]
@@ -93,7 +101,9 @@ impl Classify for EngineError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Config(error) => error.code(),
-            Self::InvalidRequest { .. } | Self::Options { .. } => ErrorCode::InvalidRequest,
+            Self::InvalidRequest { .. } | Self::Options { .. } | Self::TensorType { .. } => {
+                ErrorCode::InvalidRequest
+            }
             Self::Tensor { .. } => ErrorCode::Corrupt,
             Self::Storage { code, .. } => *code,
             Self::ContextLength { .. } => ErrorCode::ContextLengthExceeded,

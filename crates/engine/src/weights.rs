@@ -4,10 +4,20 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use helios_kernels::{Format, WeightMatrix, dequantise_row};
-use helios_storage::{Blob, Checkpoint, TensorNames, TensorView};
+use helios_storage::{Blob, Checkpoint, TensorInfo, TensorNames, TensorView};
 use helios_types::TensorType;
 
 use crate::{EngineError, ModelConfig};
+
+/// The element types that there are kernels for.
+const FORMATS: [(TensorType, Format); 6] = [
+    (TensorType::F32, Format::F32),
+    (TensorType::F16, Format::F16),
+    (TensorType::BF16, Format::BF16),
+    (TensorType::Q8_0, Format::Q8_0),
+    (TensorType::Q4_0, Format::Q4_0),
+    (TensorType::Q4_1, Format::Q4_1),
+];
 
 /// Every tensor of a model.
 #[derive(Debug)]
@@ -118,7 +128,7 @@ impl<'a> Opener<'a> {
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix, EngineError> {
         let view = self.tensor(name, &[rows, cols])?;
-        let format = format_of(view.info.tensor_type);
+        let format = format_of(view.info)?;
         WeightMatrix::new(format, rows, cols, view.bytes)
             .map_err(|error| tensor_error(name, format!("cannot be used: {error}")))?;
         let blob = self.checkpoint.files()[view.info.file].clone();
@@ -127,7 +137,7 @@ impl<'a> Opener<'a> {
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
         let view = self.tensor(name, &[length])?;
-        let format = format_of(view.info.tensor_type);
+        let format = format_of(view.info)?;
         if format.row_bytes(length) != Some(view.bytes.len()) {
             return Err(tensor_error(
                 name,
@@ -165,25 +175,31 @@ fn tensor_error(name: &str, problem: String) -> EngineError {
     EngineError::Tensor { tensor: name.to_owned(), problem }
 }
 
-fn format_of(tensor_type: TensorType) -> Format {
-    match tensor_type {
-        TensorType::F32 => Format::F32,
-        TensorType::F16 => Format::F16,
-        TensorType::BF16 => Format::BF16,
-        TensorType::Q8_0 => Format::Q8_0,
-        TensorType::Q4_0 => Format::Q4_0,
-        TensorType::Q4_1 => Format::Q4_1,
-    }
+/// The format of `tensor`, if the kernels have it.
+fn format_of(tensor: &TensorInfo) -> Result<Format, EngineError> {
+    let found = FORMATS.iter().find(|(tensor_type, _)| *tensor_type == tensor.tensor_type);
+    found.map(|(_, format)| *format).ok_or_else(|| EngineError::TensorType {
+        tensor: tensor.name.clone(),
+        tensor_type: tensor.tensor_type,
+    })
 }
 
 fn name_of(format: Format) -> &'static str {
-    match format {
-        Format::F32 => TensorType::F32,
-        Format::F16 => TensorType::F16,
-        Format::BF16 => TensorType::BF16,
-        Format::Q8_0 => TensorType::Q8_0,
-        Format::Q4_0 => TensorType::Q4_0,
-        Format::Q4_1 => TensorType::Q4_1,
+    let found = FORMATS.iter().find(|(_, known)| *known == format);
+    found.map_or("unknown", |(tensor_type, _)| tensor_type.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FORMATS;
+
+    #[test]
+    fn the_types_that_count_as_native_are_those_of_the_kernels() {
+        assert_eq!(FORMATS.map(|(tensor_type, _)| tensor_type), helios_storage::NATIVE_TENSOR_TYPES);
+        assert_eq!(FORMATS.map(|(_, format)| format), helios_kernels::Format::ALL);
+        for (tensor_type, format) in FORMATS {
+            assert_eq!(tensor_type.block_elements(), format.block_elements());
+            assert_eq!(tensor_type.block_bytes(), format.block_bytes());
+        }
     }
-    .as_str()
 }

@@ -1,8 +1,10 @@
 //! Why files are no model that Helios can use.
 
-use helios_storage::{FormatProblem, ModelConfigError, StorageError};
+use helios_storage::{FormatProblem, ModelConfigError, NATIVE_TENSOR_TYPES, StorageError};
 use helios_text::TextError;
-use helios_types::{Classify, ErrorCode};
+use helios_types::{Classify, ErrorCode, TensorType};
+
+use crate::Manifest;
 
 /// Files of a model, or what was made from them, that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +32,19 @@ pub enum ModelError {
     },
     /// The files are kept, but are no model that could be asked.
     #[error(
-        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json, with tensors in F32, F16, BF16, Q8_0, Q4_0 or Q4_1"
+        "these files are not a model that Helios can serve\nhint: a servable model is one GGUF file, or safetensors with config.json and tokenizer.json"
     )]
     NotServable,
     /// The native engine does not run the model.
     #[error(
-        "the native engine does not run this model of the family `{family}`\nhint: it runs `llama` models without scaled positions or biases, with a byte-level tokenizer; workers of other engines can have the files of this one"
+        "the native engine does not run this model of the family `{family}`, stored as {stored}\nhint: it runs `llama` models without scaled positions or biases, with a byte-level tokenizer, stored as {}; workers of other engines can have the files of this one",
+        names(&NATIVE_TENSOR_TYPES)
     )]
     NotNative {
         /// The family.
         family: String,
+        /// The element types of its tensors.
+        stored: String,
     },
     /// Helios cannot turn text into the model's tokens.
     #[error(
@@ -85,7 +90,7 @@ impl ModelError {
     pub fn is_unsupported(&self) -> bool {
         let of_format = |error: &StorageError| match error {
             StorageError::Format(error) => {
-                matches!(error.problem, FormatProblem::UnsupportedTensorType { .. })
+                matches!(error.problem, FormatProblem::UnknownTensorType { .. })
             }
             _ => false,
         };
@@ -100,6 +105,17 @@ impl ModelError {
         }
     }
 
+    /// The error for a model that the native engine does not run.
+    pub fn not_native(manifest: &Manifest) -> Self {
+        match (&manifest.metadata, &manifest.profile) {
+            (Some(facts), Some(profile)) => Self::NotNative {
+                family: facts.architecture.clone(),
+                stored: names(profile.weight_bytes_by_type.keys()),
+            },
+            _ => Self::NotServable,
+        }
+    }
+
     /// The error for files that are not a model.
     pub fn invalid(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { subject: subject.into(), problem: problem.into() }
@@ -109,6 +125,10 @@ impl ModelError {
     pub(crate) fn invalid_manifest(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::InvalidManifest { subject: subject.into(), problem: problem.into() }
     }
+}
+
+fn names<'a>(types: impl IntoIterator<Item = &'a TensorType>) -> String {
+    types.into_iter().map(|tensor_type| tensor_type.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 impl Classify for ModelError {

@@ -114,7 +114,7 @@ impl std::fmt::Display for WeightFormat {
 pub struct ModelFacts {
     /// The family, such as `llama`.
     pub architecture: String,
-    /// Number of weights.
+    /// Number of weights; 0 if a quantiser packed several into an element, so that the headers do not say.
     pub parameters: u64,
     /// Longest sequence the model was made for; 0 if its files do not say.
     pub context_tokens: u64,

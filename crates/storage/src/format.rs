@@ -80,13 +80,19 @@ pub enum FormatProblem {
         /// The most accepted.
         max: u64,
     },
-    /// An element type that the engine cannot use.
-    #[error("element type {name} is not supported ({supported} are)")]
-    UnsupportedTensorType {
+    /// An element type whose size this release does not know.
+    #[error("this release does not know element type {name}")]
+    UnknownTensorType {
         /// The type's name in its format.
         name: String,
-        /// What is supported.
-        supported: &'static str,
+    },
+    /// An element type that a file to be written cannot have.
+    #[error("{format} has no element type {name}")]
+    NoSuchTensorType {
+        /// The format of the file.
+        format: &'static str,
+        /// The type's name.
+        name: &'static str,
     },
     /// The size of the tensor exceeds the address space.
     #[error("the size of shape {shape:?} overflows")]
@@ -192,9 +198,9 @@ pub enum FormatProblem {
 impl Classify for FormatError {
     fn code(&self) -> ErrorCode {
         match self.problem {
-            FormatProblem::UnsupportedVersion { .. } | FormatProblem::UnsupportedTensorType { .. } => {
-                ErrorCode::InvalidRequest
-            }
+            FormatProblem::UnsupportedVersion { .. }
+            | FormatProblem::UnknownTensorType { .. }
+            | FormatProblem::NoSuchTensorType { .. } => ErrorCode::InvalidRequest,
             _ => ErrorCode::Corrupt,
         }
     }

@@ -63,7 +63,7 @@ pub use gguf::{Gguf, GgufArray, GgufValue, StringArray};
 pub use growing_file::GrowingFile;
 pub use hashing::BlobInfo;
 pub use load::populate;
-pub use model_config::{ModelConfig, ModelConfigError, NameScheme, RopeLayout};
+pub use model_config::{ModelConfig, ModelConfigError, NATIVE_TENSOR_TYPES, NameScheme, RopeLayout};
 pub use recipe::{DedupLimits, Recipe, RecipePart, RecipePlan, TensorIndex};
 pub use safetensors::SafetensorsHeader;
 pub use scrub::{BlobScrub, ScrubStep};

@@ -8,13 +8,23 @@ mod hugging_face;
 
 use std::ops::RangeInclusive;
 
-use helios_types::{Classify, ErrorCode};
+use helios_types::{Classify, ErrorCode, TensorType};
 use serde::{Deserialize, Serialize};
 
 use crate::StorageError;
 
 /// The architectures that the decoder implements.
 const ARCHITECTURES: &str = "llama";
+
+/// The element types that the decoder computes with.
+pub const NATIVE_TENSOR_TYPES: [TensorType; 6] = [
+    TensorType::F32,
+    TensorType::F16,
+    TensorType::BF16,
+    TensorType::Q8_0,
+    TensorType::Q4_0,
+    TensorType::Q4_1,
+];
 
 /// The KV cache stores heads in vectors of this many elements.
 const HEAD_DIM_STEP: usize = 16;

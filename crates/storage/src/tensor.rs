@@ -8,8 +8,8 @@ use crate::format::{FieldError, FormatProblem};
 
 /// Where a tensor lies and how its elements are stored.
 ///
-/// The range is inside the file, has exactly the bytes that shape and type need, shares none with another tensor, and
-/// begins at a multiple of the element's size, counted from the beginning of the file.
+/// The range is inside the file, has exactly the bytes that shape and type need, and shares none with another tensor. In
+/// safetensors files it may begin at any byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The name in the checkpoint.
@@ -45,7 +45,10 @@ pub(crate) fn byte_length(tensor_type: TensorType, shape: &[usize]) -> Result<us
     let overflow = || FormatProblem::SizeOverflow { shape: shape.to_vec() };
     let elements =
         shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim)).ok_or_else(overflow)?;
-    let row = shape.last().copied().unwrap_or(1);
+    let row = match tensor_type.packs_across_rows() {
+        true => elements,
+        false => shape.last().copied().unwrap_or(1),
+    };
     let block = tensor_type.block_elements();
     if !row.is_multiple_of(block) {
         return Err(FormatProblem::PartialBlock { row, block });
@@ -53,12 +56,11 @@ pub(crate) fn byte_length(tensor_type: TensorType, shape: &[usize]) -> Result<us
     tensor_type.bytes_of(elements).ok_or_else(overflow)
 }
 
-/// What the first byte of a tensor must be a multiple of for its elements to be read in place.
+/// What the first byte of a tensor should be a multiple of, for its numbers to lie aligned.
 pub(crate) fn element_alignment(tensor_type: TensorType) -> usize {
-    match tensor_type {
-        TensorType::F32 => 4,
-        TensorType::F16 | TensorType::BF16 | TensorType::Q8_0 | TensorType::Q4_0 | TensorType::Q4_1 => 2,
-    }
+    // Blocks have no number wider than an f16 scale.
+    let widest = if tensor_type.block_elements() == 1 { 8 } else { 2 };
+    (1 << tensor_type.block_bytes().trailing_zeros()).min(widest)
 }
 
 /// Sorts the tensors by name and refuses a name that appears twice. O(n log n), in place.

@@ -74,7 +74,6 @@ impl ModelFiles {
 
 /// Refuses a model that the engine does not run, before its weights are fetched or read.
 async fn refuse_foreign(store: &ModelStore, manifest: &Manifest) -> Result<(), RegistryError> {
-    let family = manifest.facts()?.architecture.clone();
     if manifest.is_native() {
         return Ok(());
     }
@@ -82,7 +81,7 @@ async fn refuse_foreign(store: &ModelStore, manifest: &Manifest) -> Result<(), R
         // It names what is not supported.
         ModelConfig::from_hugging_face(&store.blob(config).await?).map_err(ModelError::from)?;
     }
-    Err(ModelError::NotNative { family }.into())
+    Err(ModelError::not_native(manifest).into())
 }
 
 impl WeightFiles {

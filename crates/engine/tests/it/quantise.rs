@@ -40,6 +40,7 @@ fn store_block(tensor_type: TensorType, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
             let bytes = d.to_le_bytes().into_iter().chain(m.to_le_bytes()).chain(nibbles(&q)).collect();
             (bytes, q.iter().map(|q| d.to_f32() * f32::from(*q) + m.to_f32()).collect())
         }
+        other => panic!("nothing is stored as {other} here"),
     }
 }
 

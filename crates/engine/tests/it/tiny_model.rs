@@ -240,6 +240,7 @@ fn gguf_type(tensor_type: TensorType) -> u32 {
         TensorType::Q4_1 => 3,
         TensorType::Q8_0 => 8,
         TensorType::BF16 => 30,
+        other => panic!("no tiny model has {other}"),
     }
 }
 

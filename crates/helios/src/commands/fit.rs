@@ -29,6 +29,7 @@ const DEVICE_RESERVE_PERCENT: u64 = 10;
 pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
     let profile = profile(config, &args.model).await?;
     let details = profile.details.as_deref().context("the model's profile has no details")?;
+    check_precision(details, args.weights.into())?;
     let question = Question {
         precision: args.weights.into(),
         kv_precision: args.kv.into(),
@@ -63,6 +64,18 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
         print_table(details);
     }
     Ok(())
+}
+
+/// Refuses a precision of which the headers do not tell the bytes.
+fn check_precision(details: &ProfileDetails, precision: Precision) -> anyhow::Result<()> {
+    if details.precisions().contains(&precision) {
+        return Ok(());
+    }
+    bail!(
+        "what the weights need in {} is not known: a quantiser packed several into each element\nhint: `--weights {}` is known",
+        precision.as_str(),
+        Precision::Stored.as_str()
+    )
 }
 
 /// The profile of a model of the store, of a file, or of the catalogue.
@@ -209,7 +222,7 @@ fn print_table(details: &ProfileDetails) {
     println!("step of {STEP_TOKENS} tokens that samples so many sequences");
     let table = details.table();
     let batches = table.first().map(|line| line.activation_bytes.keys().copied().collect::<Vec<_>>());
-    let heads = Precision::ALL.iter().map(|precision| precision.as_str().to_owned());
+    let heads = details.precisions().iter().map(|precision| precision.as_str().to_owned());
     let heads = heads.chain(KvPrecision::ALL.iter().map(|precision| format!("KV {}", precision.as_str())));
     let heads = heads.chain(batches.iter().flatten().map(|sequences| format!("step of {sequences}")));
     print_line("ranks", heads);

@@ -164,8 +164,9 @@ fn print_model(resolved: &Resolved, ancestors: &[Ancestor], history: &[TagEntry]
 }
 
 fn print_facts(facts: &ModelFacts, profile: &MemoryProfile) {
-    println!("  architecture  {}, {:.1} M parameters", facts.architecture, facts.parameters as f64 / 1e6);
     let told = |number: u64, shown: String| if number > 0 { shown } else { "not stated".to_owned() };
+    let parameters = told(facts.parameters, format!("{:.1} M parameters", facts.parameters as f64 / 1e6));
+    println!("  architecture  {}, {parameters}", facts.architecture);
     println!("  context       {}", told(facts.context_tokens, format!("{} tokens", facts.context_tokens)));
     println!("  weights       {}, {}", facts.quantisation, show_size(profile.weight_bytes));
     println!("  by type       {}", by_type(&profile.weight_bytes_by_type));

@@ -62,8 +62,8 @@ async fn fetch(store: &Store, spec: &str, name: Option<ModelRef>, as_json: bool)
 fn note_foreign(manifest: &Manifest) {
     match &manifest.metadata {
         Some(facts) if !manifest.is_native() => eprintln!(
-            "note: the native engine does not run this model of the family `{}`; workers of other engines can have it",
-            facts.architecture
+            "note: the native engine does not run this model of the family `{}`, mostly in {}; workers of other engines can have it",
+            facts.architecture, facts.quantisation
         ),
         Some(_) => {}
         None => eprintln!("note: its files are kept, and are no model that Helios reads"),
@@ -103,10 +103,11 @@ pub(crate) async fn list(config: &Config, args: &ListArgs) -> anyhow::Result<()>
 }
 
 fn print_row(model: &ModelSummary) {
+    let told = |number: u64, shown: String| if number > 0 { shown } else { "-".to_owned() };
     let (parameters, context, weights) = match &model.metadata {
         Some(facts) => (
-            format!("{:.1} M", facts.parameters as f64 / 1e6),
-            Some(facts.context_tokens).filter(|&tokens| tokens > 0).map_or("-".to_owned(), |n| n.to_string()),
+            told(facts.parameters, format!("{:.1} M", facts.parameters as f64 / 1e6)),
+            told(facts.context_tokens, facts.context_tokens.to_string()),
             facts.quantisation.to_string(),
         ),
         None => ("-".to_owned(), "-".to_owned(), "files only".to_owned()),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use helios_storage::TensorInfo;
+use helios_types::TensorType;
 use serde::{Deserialize, Serialize};
 
 use super::ModelShape;
@@ -25,9 +26,16 @@ pub struct AccelerateScope {
 }
 
 impl AccelerateScope {
-    /// `None` for a family whose buffers are not known. O(tensors).
-    pub(super) fn new<'a>(shape: &ModelShape, tensors: impl Iterator<Item = &'a TensorInfo>) -> Option<Self> {
+    /// `None` for a family whose buffers are not known, and where a quantiser packed the weights or put scales beside
+    /// them, which the tool does not look at. O(tensors).
+    pub(super) fn new<'a>(
+        shape: &ModelShape,
+        tensors: impl Iterator<Item = &'a TensorInfo> + Clone,
+    ) -> Option<Self> {
         let buffers = Buffers::of(shape)?;
+        if tensors.clone().any(|tensor| !is_whole_weight(tensor.tensor_type)) {
+            return None;
+        }
         let mut by_layer: BTreeMap<&str, u64> = BTreeMap::new();
         for tensor in tensors.filter(|tensor| !is_output(&tensor.name) && !is_table(&tensor.name)) {
             *by_layer.entry(layer_of(&tensor.name)).or_default() += F32_BYTES * tensor.elements() as u64;
@@ -79,6 +87,12 @@ impl Buffers {
         // `inv_freq` and `original_inv_freq`, each of half a head.
         Some(Self { embedding_bytes, rotary_bytes: kinds * 2 * (shape.head_dim / 2) * F32_BYTES })
     }
+}
+
+/// Whether each element is a weight with all that it needs: a plain float, or in a block with its scale.
+fn is_whole_weight(tensor_type: TensorType) -> bool {
+    let plain = [TensorType::F64, TensorType::F32, TensorType::F16, TensorType::BF16];
+    plain.contains(&tensor_type) || (tensor_type.block_elements() > 1 && !tensor_type.packs_across_rows())
 }
 
 fn is_embedding(layer: &str) -> bool {

@@ -207,7 +207,7 @@ mod tests {
             matrices: weights(32 * (2 * 4096 * 4096 + 3 * 14_336 * 4096)),
             vectors: weights(65 * 4096),
         };
-        ProfileDetails { shape, parts, accelerate: None }
+        ProfileDetails { shape, parts, packed: false, accelerate: None }
     }
 
     fn place(devices: u64, device_bytes: u64) -> Place {

@@ -48,6 +48,9 @@ pub struct ProfileDetails {
     pub shape: ModelShape,
     /// Its weights by what several ranks do with them.
     pub parts: WeightParts,
+    /// Whether an element may be several weights, so that only their bytes as stored are known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub packed: bool,
     /// The scope of `accelerate estimate-memory`, for families whose buffers are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerate: Option<AccelerateScope>,
@@ -77,7 +80,8 @@ impl MemoryProfile {
         }
         let details = shape.into().map(|shape| {
             let accelerate = AccelerateScope::new(&shape, tensors.clone());
-            Box::new(ProfileDetails { parts: WeightParts::new(tensors), shape, accelerate })
+            let packed = tensors.clone().any(weights::is_packed);
+            Box::new(ProfileDetails { parts: WeightParts::new(tensors), shape, packed, accelerate })
         });
         let kv_bytes = |details: &ProfileDetails| details.shape.kv_bytes_per_token(KvPrecision::F16);
         Self {
@@ -100,6 +104,11 @@ impl MemoryProfile {
                 .collect()
         };
         ProfileTotals { serving_bytes: self.serving_bytes(), accelerate_bytes: scope.map(told) }
+    }
+
+    /// Whether an element may be several weights. Known where the dimensions are.
+    pub fn is_packed(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.packed)
     }
 
     /// What serving keeps resident: every tensor of the files.

@@ -59,7 +59,7 @@ pub struct Degrees {
 pub struct RankNeeds {
     /// How many ranks there are.
     pub degrees: Degrees,
-    /// Weights, by how they are held.
+    /// Weights, by how they are held, as far as that is known.
     pub weight_bytes: BTreeMap<Precision, u64>,
     /// KV of one token, by how keys and values are held.
     pub kv_bytes_per_token: BTreeMap<KvPrecision, u64>,
@@ -155,7 +155,7 @@ impl Degrees {
 }
 
 impl ProfileDetails {
-    /// Weights of the fullest rank.
+    /// Weights of the fullest rank, at one of [`Self::precisions`].
     pub fn weight_bytes(&self, precision: Precision, degrees: Degrees) -> u64 {
         let (shape, parts) = (&self.shape, &self.parts);
         let of_stage = |bytes: u64| (bytes * degrees.stage_layers(shape)).div_ceil(shape.layers);
@@ -173,6 +173,14 @@ impl ProfileDetails {
         layers + embedding.max(last)
     }
 
+    /// The precisions whose bytes are known.
+    pub fn precisions(&self) -> &'static [Precision] {
+        match self.packed {
+            true => &[Precision::Stored],
+            false => &Precision::ALL,
+        }
+    }
+
     /// The table: a line for all degrees that divide the model, fewest stages first.
     pub fn table(&self) -> Vec<RankNeeds> {
         let degrees = DEGREES.iter().flat_map(|&pipeline| DEGREES.map(|tensor| Degrees { tensor, pipeline }));
@@ -188,7 +196,7 @@ impl ProfileDetails {
             |sequences| (sequences, self.shape.activation_bytes(STEP_TOKENS, sequences, degrees));
         RankNeeds {
             degrees,
-            weight_bytes: Precision::ALL.map(weights).into(),
+            weight_bytes: self.precisions().iter().copied().map(weights).collect(),
             kv_bytes_per_token: KvPrecision::ALL.map(kv).into(),
             activation_bytes: BATCHES.map(activations).into(),
         }
@@ -252,7 +260,7 @@ mod tests {
             // Two norms a layer, and the last.
             vectors: Weights { elements: 9 * 8, bytes: 4 * 9 * 8 },
         };
-        ProfileDetails { shape, parts, accelerate: None }
+        ProfileDetails { shape, parts, packed: false, accelerate: None }
     }
 
     fn line(tensor: u64, pipeline: u64) -> RankNeeds {

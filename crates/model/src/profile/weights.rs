@@ -66,6 +66,11 @@ impl WeightParts {
     }
 }
 
+/// Whether an element of a matrix may be several weights.
+pub(super) fn is_packed(tensor: &TensorInfo) -> bool {
+    tensor.shape.len() > 1 && tensor.tensor_type.may_hold_several()
+}
+
 /// Whether a tensor belongs to the output projection.
 pub(super) fn is_output(name: &str) -> bool {
     name.starts_with("lm_head.") || name.contains(".lm_head.") || name.starts_with("output.")

@@ -8,7 +8,7 @@ mod hugging_face;
 
 use std::collections::BTreeMap;
 
-use helios_storage::{Blob, Checkpoint, FileBytes, ModelConfig};
+use helios_storage::{Blob, Checkpoint, FileBytes, ModelConfig, NATIVE_TENSOR_TYPES};
 use helios_text::{SpecialTokens, TextError, Tokenizer};
 use helios_types::TensorType;
 
@@ -91,7 +91,10 @@ pub fn understand(
     let profile = MemoryProfile::new(described.shape, described.checkpoint.tensors());
     let facts = ModelFacts {
         architecture: described.architecture,
-        parameters: described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),
+        parameters: match profile.is_packed() {
+            true => 0,
+            false => described.checkpoint.tensors().map(|tensor| tensor.elements() as u64).sum(),
+        },
         context_tokens,
         licence: licence.or(described.licence),
         source: source.to_owned(),
@@ -171,12 +174,22 @@ fn derive(described: &Described) -> Result<Vec<DerivedFile>, ModelError> {
         add(Role::ChatTemplate, "chat_template.jinja", template.clone().into_bytes());
     }
     if let Some(texts) = &described.texts {
-        if let Some(config) = &described.config {
+        if let Some(config) = described.config.as_ref().filter(|_| stored_natively(&described.checkpoint)) {
             add(Role::Config, "model_config.json", json_bytes(config)?);
         }
         add(Role::TokenBytes, "token_bytes.bin", token_table::encode(&texts.tokenizer)?);
     }
     Ok(files)
+}
+
+/// Whether the native engine computes with every element type.
+fn stored_natively(checkpoint: &Checkpoint) -> bool {
+    let foreign = checkpoint.tensors().find(|tensor| !NATIVE_TENSOR_TYPES.contains(&tensor.tensor_type));
+    if let Some(tensor) = foreign {
+        let (tensor, stored_as) = (&tensor.name, tensor.tensor_type.as_str());
+        tracing::info!(tensor, stored_as, "a model is kept that the native engine does not run");
+    }
+    foreign.is_none()
 }
 
 fn json_bytes(value: &impl serde::Serialize) -> Result<Vec<u8>, ModelError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use helios_model::profile::parallel::Precision;
 use helios_model::{Manifest, ModelError, Role};
 use helios_types::{Classify, ErrorCode, ModelRef, TensorType};
 use serde_json::{Value, json};
@@ -105,6 +106,74 @@ async fn a_feature_of_a_native_family_that_is_not_run_is_no_reason_to_refuse() {
     assert_foreign(&imported.manifest, "llama", TensorType::BF16);
 }
 
+/// A GGUF file with another element type for the last norm.
+fn with_norm_stored_as(type_number: u32, mut gguf: Vec<u8>) -> Vec<u8> {
+    let norm = b"output_norm.weight";
+    let at = gguf.windows(norm.len()).position(|bytes| bytes == norm).expect("a tensor");
+    let tensor_type = at + norm.len() + 4 + 8;
+    gguf[tensor_type..][..4].copy_from_slice(&type_number.to_le_bytes());
+    gguf
+}
+
+#[tokio::test]
+async fn a_native_family_stored_in_a_way_without_kernels_has_a_profile_and_is_not_native() {
+    const Q5_1: u32 = 7;
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("five.gguf", &with_norm_stored_as(Q5_1, models::gguf(0.5)));
+    let manifest = registry.import(&file, None, &mut |_| {}).await.expect("imported").manifest;
+    let by_type = &manifest.memory_profile().expect("a profile").weight_bytes_by_type;
+    // One block of 32 elements.
+    assert_eq!(by_type.get(&TensorType::Q5_1), Some(&24));
+    assert!(!manifest.is_native());
+    manifest.required(Role::TokenBytes).expect("what a proxy needs");
+    let error = ModelError::not_native(&manifest).to_string();
+    assert!(error.contains("family `llama`, stored as f32, q5_1\n"), "{error}");
+}
+
+/// Matrices of bytes with a scale beside each, as FP8 checkpoints have them, or packed by a quantiser.
+fn write_quantised(dir: &Path, stored_as: &str, shape: [usize; 2], bytes: usize) {
+    write_folder(dir, "llama");
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|end| end == "safetensors")
+            || path.ends_with("model.safetensors.index.json")
+        {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    let header = json!({
+        "model.layers.0.mlp.up_proj.weight": { "dtype": stored_as, "shape": shape, "data_offsets": [0, bytes] },
+        "model.layers.0.mlp.up_proj.weight_scale": { "dtype": "F32", "shape": [1], "data_offsets": [bytes, bytes + 4] },
+    });
+    let header = header.to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes + 4]].concat();
+    fs::write(dir.join("model.safetensors"), file).expect("a file");
+}
+
+#[tokio::test]
+async fn quantised_checkpoints_have_profiles_of_what_their_headers_tell() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let folder = place.path("fp8");
+    write_quantised(&folder, "F8_E4M3", [64, 32], 64 * 32);
+    let manifest = registry.import(&folder, None, &mut |_| {}).await.expect("imported").manifest;
+    let profile = manifest.memory_profile().expect("a profile");
+    let by_type = BTreeMap::from([(TensorType::F32, 4), (TensorType::F8E4M3, 64 * 32)]);
+    assert_eq!((&profile.weight_bytes_by_type, profile.is_packed()), (&by_type, false));
+    assert_eq!(profile.accelerate_bytes(Precision::F32), None, "the tool would not count the scale");
+    assert_eq!(manifest.facts().expect("a model").quantisation, TensorType::F8E4M3);
+    assert!(!manifest.is_native());
+
+    let folder = place.path("packed");
+    write_quantised(&folder, "I32", [8, 32], 8 * 32 * 4);
+    let manifest = registry.import(&folder, None, &mut |_| {}).await.expect("imported").manifest;
+    let profile = manifest.memory_profile().expect("a profile");
+    assert_eq!((profile.weight_bytes, profile.is_packed()), (8 * 32 * 4 + 4, true));
+    assert_eq!(profile.details.as_ref().expect("details").precisions(), [Precision::Stored]);
+    assert_eq!(manifest.facts().expect("a model").parameters, 0);
+}
+
 #[tokio::test]
 async fn what_helios_cannot_read_of_a_model_is_kept_and_said() {
     let place = Place::new();
@@ -118,17 +187,12 @@ async fn what_helios_cannot_read_of_a_model_is_kept_and_said() {
     let error = imported.manifest.required(Role::SpecialTokens).expect_err("no such tokenizer");
     assert!(matches!(error, ModelError::NoTokenizer), "{error}");
 
-    let mut gguf = models::gguf_of("qwen2", 0.5);
-    let norm = b"output_norm.weight";
-    let at = gguf.windows(norm.len()).position(|bytes| bytes == norm).expect("a tensor");
-    let tensor_type = at + norm.len() + 4 + 8;
-    gguf[tensor_type..][..4].copy_from_slice(&12_u32.to_le_bytes());
-    let file = place.write("k.gguf", &gguf);
+    let file = place.write("new.gguf", &with_norm_stored_as(99, models::gguf_of("qwen2", 0.5)));
     let imported = registry.import(&file, None, &mut |_| {}).await.expect("imported");
     assert!(imported.manifest.facts().is_err());
     assert_eq!(imported.manifest.files(Role::Weights).count(), 1);
     let error = registry.profile(&imported.manifest).await.expect_err("an unknown element type");
-    assert!(error.to_string().contains("element type Q4_K"), "{error}");
+    assert!(error.to_string().contains("element type number 99"), "{error}");
 }
 
 #[tokio::test]

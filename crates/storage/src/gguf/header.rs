@@ -27,7 +27,41 @@ const KEY_BYTES_MIN: u64 = 8 + 4 + 1;
 /// A name of no letters, a rank, one dimension, a type and an offset.
 const TENSOR_BYTES_MIN: u64 = 8 + 4 + 8 + 4 + 8;
 
-const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1";
+/// The `ggml_type` numbers of the element types; those left out are of intermediate results, or were never released.
+const TYPE_NUMBERS: [(u32, TensorType); 32] = [
+    (0, TensorType::F32),
+    (1, TensorType::F16),
+    (2, TensorType::Q4_0),
+    (3, TensorType::Q4_1),
+    (6, TensorType::Q5_0),
+    (7, TensorType::Q5_1),
+    (8, TensorType::Q8_0),
+    (10, TensorType::Q2K),
+    (11, TensorType::Q3K),
+    (12, TensorType::Q4K),
+    (13, TensorType::Q5K),
+    (14, TensorType::Q6K),
+    (16, TensorType::Iq2Xxs),
+    (17, TensorType::Iq2Xs),
+    (18, TensorType::Iq3Xxs),
+    (19, TensorType::Iq1S),
+    (20, TensorType::Iq4Nl),
+    (21, TensorType::Iq3S),
+    (22, TensorType::Iq2S),
+    (23, TensorType::Iq4Xs),
+    (24, TensorType::I8),
+    (25, TensorType::I16),
+    (26, TensorType::I32),
+    (27, TensorType::I64),
+    (28, TensorType::F64),
+    (29, TensorType::Iq1M),
+    (30, TensorType::BF16),
+    (34, TensorType::Tq1_0),
+    (35, TensorType::Tq2_0),
+    (39, TensorType::Mxfp4),
+    (40, TensorType::Nvfp4),
+    (41, TensorType::Q1_0),
+];
 
 type Metadata = BTreeMap<String, GgufValue>;
 
@@ -147,61 +181,12 @@ fn place_in_file(
 }
 
 fn tensor_type(number: u32) -> Result<TensorType, FormatProblem> {
-    match number {
-        0 => Ok(TensorType::F32),
-        1 => Ok(TensorType::F16),
-        2 => Ok(TensorType::Q4_0),
-        3 => Ok(TensorType::Q4_1),
-        8 => Ok(TensorType::Q8_0),
-        30 => Ok(TensorType::BF16),
-        other => {
-            let name = unsupported_type_name(other).map_or_else(|| format!("number {other}"), str::to_owned);
-            Err(FormatProblem::UnsupportedTensorType { name, supported: SUPPORTED_TYPES })
-        }
-    }
+    let found = TYPE_NUMBERS.iter().find(|(known, _)| *known == number);
+    let found = found.map(|(_, tensor_type)| *tensor_type);
+    found.ok_or_else(|| FormatProblem::UnknownTensorType { name: format!("number {number}") })
 }
 
-/// The `ggml_type` number of an element type.
-pub(super) fn type_number(tensor_type: TensorType) -> u32 {
-    match tensor_type {
-        TensorType::F32 => 0,
-        TensorType::F16 => 1,
-        TensorType::Q4_0 => 2,
-        TensorType::Q4_1 => 3,
-        TensorType::Q8_0 => 8,
-        TensorType::BF16 => 30,
-    }
-}
-
-/// Names of `ggml_type` numbers that files of today contain.
-fn unsupported_type_name(number: u32) -> Option<&'static str> {
-    Some(match number {
-        6 => "Q5_0",
-        7 => "Q5_1",
-        9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        20 => "IQ4_NL",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        _ => return None,
-    })
+/// The `ggml_type` number of an element type that the format has.
+pub(super) fn type_number(tensor_type: TensorType) -> Option<u32> {
+    TYPE_NUMBERS.iter().find(|(_, known)| *known == tensor_type).map(|(number, _)| *number)
 }

@@ -7,7 +7,7 @@ use super::value::value_type;
 use super::{Gguf, GgufArray, GgufValue};
 use crate::StorageError;
 use crate::file_layout::{FileLayout, TensorPlan};
-use crate::format::{FieldError, FormatProblem, shorten};
+use crate::format::{FieldError, FormatProblem, InField, shorten};
 use crate::tensor::byte_length;
 
 const VERSION: u32 = 3;
@@ -18,8 +18,8 @@ impl Gguf {
     /// name for errors.
     ///
     /// # Errors
-    /// [`StorageError::Format`] for rows that do not fill blocks, a size that overflows, or another alignment asked for
-    /// in the metadata.
+    /// [`StorageError::Format`] for an element type that GGUF does not have, rows that do not fill blocks, a size that
+    /// overflows, or another alignment asked for in the metadata.
     pub fn layout(
         file: &str,
         metadata: &BTreeMap<String, GgufValue>,
@@ -47,10 +47,12 @@ fn layout(metadata: &BTreeMap<String, GgufValue>, tensors: &[TensorPlan]) -> Res
     let mut placed = Vec::with_capacity(tensors.len());
     let mut end = 0_usize;
     for (index, tensor) in tensors.iter().enumerate() {
-        let range = place(tensor, end)
-            .map_err(|problem| problem.at(format_args!("tensor `{}`", shorten(&tensor.name))))?;
+        let range = place(tensor, end).and_then(|range| {
+            put_tensor(&mut header, tensor, range.start)?;
+            Ok(range)
+        });
+        let range = range.at(format_args!("tensor `{}`", shorten(&tensor.name)))?;
         end = range.end;
-        put_tensor(&mut header, tensor, range.start);
         placed.push((index, range));
     }
     header.resize(header.len().next_multiple_of(ALIGNMENT), 0);
@@ -71,12 +73,16 @@ fn place(tensor: &TensorPlan, end: usize) -> Result<std::ops::Range<usize>, Form
     Ok(start..end)
 }
 
-fn put_tensor(out: &mut Vec<u8>, tensor: &TensorPlan, offset: usize) {
+fn put_tensor(out: &mut Vec<u8>, tensor: &TensorPlan, offset: usize) -> Result<(), FormatProblem> {
+    let tensor_type = tensor.tensor_type;
+    let number = type_number(tensor_type)
+        .ok_or(FormatProblem::NoSuchTensorType { format: "GGUF", name: tensor_type.as_str() })?;
     put_text(out, &tensor.name);
     out.extend((tensor.shape.len() as u32).to_le_bytes());
     tensor.shape.iter().rev().for_each(|&size| put_length(out, size));
-    out.extend(type_number(tensor.tensor_type).to_le_bytes());
+    out.extend(number.to_le_bytes());
     put_length(out, offset);
+    Ok(())
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {

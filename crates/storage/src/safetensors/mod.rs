@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::format::{FieldError, FormatProblem, shorten};
-use crate::tensor::{byte_length, element_alignment, sort_by_disjoint_range, sort_by_unique_name};
+use crate::tensor::{byte_length, sort_by_disjoint_range, sort_by_unique_name};
 use crate::{StorageError, TensorInfo};
 
 /// Bytes of the JSON, as in the reference implementation.
@@ -28,7 +28,31 @@ const LENGTH_BYTES: usize = 8;
 /// The one key that is not a tensor.
 const METADATA_KEY: &str = "__metadata__";
 
-const SUPPORTED_TYPES: &str = "F32, F16, BF16";
+/// The format's names of its element types.
+const TYPE_NAMES: [(&str, TensorType); 22] = [
+    ("F32", TensorType::F32),
+    ("F16", TensorType::F16),
+    ("BF16", TensorType::BF16),
+    ("F64", TensorType::F64),
+    ("C64", TensorType::C64),
+    ("F8_E4M3", TensorType::F8E4M3),
+    ("F8_E5M2", TensorType::F8E5M2),
+    ("F8_E4M3FNUZ", TensorType::F8E4M3Fnuz),
+    ("F8_E5M2FNUZ", TensorType::F8E5M2Fnuz),
+    ("F8_E8M0", TensorType::F8E8M0),
+    ("F6_E2M3", TensorType::F6E2M3),
+    ("F6_E3M2", TensorType::F6E3M2),
+    ("F4", TensorType::F4),
+    ("I8", TensorType::I8),
+    ("I16", TensorType::I16),
+    ("I32", TensorType::I32),
+    ("I64", TensorType::I64),
+    ("U8", TensorType::U8),
+    ("U16", TensorType::U16),
+    ("U32", TensorType::U32),
+    ("U64", TensorType::U64),
+    ("BOOL", TensorType::Bool),
+];
 
 /// The tensors of one safetensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,13 +173,10 @@ impl Entry<'_> {
         let declared = end.checked_sub(start).ok_or(FormatProblem::ReversedRange { start, end })?;
         let size = (file_bytes - data_start) as u64;
         let offset = data_start as u64 + start.min(size);
-        let alignment = element_alignment(tensor_type) as u64;
         if end > size {
             Err(FormatProblem::OutOfFile { offset: start, length: declared, size })
         } else if declared != needed {
             Err(FormatProblem::SizeMismatch { declared, needed })
-        } else if !offset.is_multiple_of(alignment) {
-            Err(FormatProblem::Misaligned { offset, alignment })
         } else {
             let range = offset as usize..offset as usize + declared as usize;
             Ok(TensorInfo { name: name.to_owned(), tensor_type, shape, file: 0, range })
@@ -164,14 +185,8 @@ impl Entry<'_> {
 }
 
 fn tensor_type(dtype: &str) -> Result<TensorType, FormatProblem> {
-    match dtype {
-        "F32" => Ok(TensorType::F32),
-        "F16" => Ok(TensorType::F16),
-        "BF16" => Ok(TensorType::BF16),
-        other => {
-            Err(FormatProblem::UnsupportedTensorType { name: shorten(other), supported: SUPPORTED_TYPES })
-        }
-    }
+    let found = TYPE_NAMES.iter().find(|(known, _)| *known == dtype).map(|(_, tensor_type)| *tensor_type);
+    found.ok_or_else(|| FormatProblem::UnknownTensorType { name: shorten(dtype) })
 }
 
 impl Shape {

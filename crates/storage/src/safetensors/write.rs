@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use helios_types::TensorType;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{LENGTH_BYTES, METADATA_KEY, SUPPORTED_TYPES};
+use super::{LENGTH_BYTES, METADATA_KEY, TYPE_NAMES};
 use crate::file_layout::{FileLayout, TensorPlan};
 use crate::format::{FieldError, FormatProblem, shorten};
-use crate::tensor::byte_length;
+use crate::tensor::{byte_length, element_alignment};
 use crate::{SafetensorsHeader, StorageError};
 
 /// What the header is padded to with spaces, so that data begins aligned.
@@ -33,7 +32,7 @@ fn layout(tensors: &[TensorPlan], metadata: &BTreeMap<String, String>) -> Result
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&index| {
         let tensor = &tensors[index];
-        (std::cmp::Reverse(tensor.tensor_type.block_bytes()), &tensor.name)
+        (std::cmp::Reverse(element_alignment(tensor.tensor_type)), &tensor.name)
     });
     let mut entries = Vec::with_capacity(order.len());
     let mut end = 0_usize;
@@ -62,15 +61,11 @@ fn field(tensor: &TensorPlan) -> String {
 
 /// Gives a tensor the bytes from `start` of the data.
 fn place(tensor: &TensorPlan, start: usize) -> Result<Entry<'_>, FormatProblem> {
-    let dtype = match tensor.tensor_type {
-        TensorType::F32 => "F32",
-        TensorType::F16 => "F16",
-        TensorType::BF16 => "BF16",
-        other => {
-            let name = other.as_str().to_owned();
-            return Err(FormatProblem::UnsupportedTensorType { name, supported: SUPPORTED_TYPES });
-        }
-    };
+    let found = TYPE_NAMES.iter().find(|(_, tensor_type)| *tensor_type == tensor.tensor_type);
+    let dtype = found.map(|(dtype, _)| *dtype).ok_or(FormatProblem::NoSuchTensorType {
+        format: "safetensors",
+        name: tensor.tensor_type.as_str(),
+    })?;
     let length = byte_length(tensor.tensor_type, &tensor.shape)?;
     let end = start
         .checked_add(length)

@@ -66,7 +66,7 @@ impl GgufBuilder {
         self.raw_tensor(RawTensor {
             name: name.into(),
             dimensions,
-            type_number: type_number(tensor_type),
+            type_number: TypeNumber::of(tensor_type.as_str()).expect("a type of ggml").number,
             offset,
         })
     }
@@ -138,15 +138,32 @@ pub(crate) fn string(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text].concat()
 }
 
-/// The format's number of an element type.
-pub(crate) fn type_number(tensor_type: TensorType) -> u32 {
-    match tensor_type {
-        TensorType::F32 => 0,
-        TensorType::F16 => 1,
-        TensorType::Q4_0 => 2,
-        TensorType::Q4_1 => 3,
-        TensorType::Q8_0 => 8,
-        TensorType::BF16 => 30,
+/// The element types that GGUF has.
+pub(crate) fn gguf_types() -> Vec<TensorType> {
+    let known = |tensor_type: &TensorType| TypeNumber::of(tensor_type.as_str()).is_some();
+    TensorType::ALL.iter().copied().filter(known).collect()
+}
+
+/// A type as the `gguf` package of ggml has it; made by `cargo xtask reference`.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct TypeNumber {
+    pub(crate) number: u32,
+    pub(crate) name: String,
+    pub(crate) elements: usize,
+    pub(crate) bytes: usize,
+}
+
+impl TypeNumber {
+    /// All of them.
+    pub(crate) fn all() -> Vec<Self> {
+        let text = include_str!("../fixtures/element_types.json");
+        let fixture: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        serde_json::from_value(fixture["types"].clone()).expect("types")
+    }
+
+    /// The one of that name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|known| known.name == name)
     }
 }
 
