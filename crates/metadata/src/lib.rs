@@ -142,6 +142,9 @@ pub trait Metadata: Send + Sync + Debug {
     /// The manifests of a store that are in no tag's history.
     fn untagged<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>>;
 
+    /// Blobs of those manifests that a manifest in some tag's history refers to, too: each with one of [`Self::untagged`].
+    fn outlive<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<(Digest, Digest)>, MetadataError>>;
+
     /// Those of `blobs` that some manifest refers to; at most [`DIGESTS_MAX`] are asked for at a time.
     fn referenced<'a>(&'a self, blobs: &'a [Digest]) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>>;
 

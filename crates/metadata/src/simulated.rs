@@ -267,6 +267,18 @@ impl Metadata for SimulatedMetadata {
         })
     }
 
+    fn outlive<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<(Digest, Digest)>, MetadataError>> {
+        self.ask(|tables| {
+            let stays = |blob: &Digest| tables.claims(blob).iter().any(|(_, by, _)| tables.is_tagged(by));
+            let of_manifest = |(digest, kept): (&Digest, &Kept)| {
+                let blobs: BTreeSet<Digest> = kept.manifest.blobs().copied().filter(stays).collect();
+                blobs.into_iter().map(|blob| (blob, *digest)).collect::<Vec<_>>()
+            };
+            let of_store = tables.manifests.iter().filter(|(_, kept)| kept.stores.contains(store));
+            of_store.filter(|(digest, _)| !tables.is_tagged(digest)).flat_map(of_manifest).collect()
+        })
+    }
+
     fn referenced<'a>(&'a self, blobs: &'a [Digest]) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>> {
         self.ask(|tables| blobs.iter().filter(|blob| !tables.claims(blob).is_empty()).copied().collect())
     }

@@ -237,6 +237,19 @@ impl Metadata for SqlMetadata {
         .boxed()
     }
 
+    fn outlive<'a>(&'a self, store: &'a str) -> BoxFuture<'a, Result<Vec<(Digest, Digest)>, MetadataError>> {
+        async move {
+            let outlive = "SELECT DISTINCT b.digest, m.digest FROM manifest_stores s \
+                 JOIN manifests m ON m.id = s.manifest JOIN blob_references r ON r.manifest = m.id \
+                 JOIN blobs b ON b.id = r.blob \
+                 WHERE s.store = $1 AND NOT EXISTS (SELECT 1 FROM tag_entries e WHERE e.digest = m.digest) \
+                 AND EXISTS (SELECT 1 FROM blob_references o JOIN manifests k ON k.id = o.manifest \
+                 JOIN tag_entries t ON t.digest = k.digest WHERE o.blob = r.blob)";
+            self.all(outlive, &[store.into()], |row| Ok((row.digest(0)?, row.digest(1)?))).await
+        }
+        .boxed()
+    }
+
     fn referenced<'a>(&'a self, blobs: &'a [Digest]) -> BoxFuture<'a, Result<Vec<Digest>, MetadataError>> {
         async move {
             let mut found = Vec::new();

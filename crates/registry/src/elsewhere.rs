@@ -7,8 +7,8 @@
 //! is asked for. What is missing here is therefore no loss where it left to make room, or was never read since its version
 //! came from upstream.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock, Weak};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use helios_model::{Manifest, Role};
 use helios_runtime::Clock;
@@ -26,8 +26,7 @@ pub(crate) const PUSHED: &str = "pushed";
 /// What could be fetched again.
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
-    /// The weights: by blob, a version as part of which it could.
-    weights: RwLock<HashMap<Digest, Digest>>,
+    weights: RwLock<Weights>,
     /// The other files of versions that came from upstream: each comes when it is read for the first time, and then stays.
     unread: RwLock<HashSet<Digest>>,
     /// Whether the versions of earlier processes are among them: looked up when room is short for the first time, so
@@ -35,10 +34,27 @@ pub(crate) struct Elsewhere {
     looked: tokio::sync::OnceCell<()>,
 }
 
+/// Weights that could be fetched again.
+#[derive(Debug, Default)]
+struct Weights {
+    /// Each blob with every version as part of which it could.
+    versions: BTreeSet<(Digest, Digest)>,
+    /// Versions that are about to be collected: no blob leaves any more because of them.
+    leaving: HashSet<Digest>,
+}
+
+impl Weights {
+    fn versions_with(&self, blob: &Digest) -> impl Iterator<Item = &Digest> {
+        const FIRST: Digest = Digest::from_bytes([0; 32]);
+        let (from, wanted) = ((*blob, FIRST), *blob);
+        self.versions.range(from..).take_while(move |(blob, _)| *blob == wanted).map(|(_, version)| version)
+    }
+}
+
 impl Elsewhere {
     fn add_weights(&self, version: Digest, manifest: &Manifest) {
         let weights = manifest.files(Role::Weights).map(|file| (file.blob.digest, version));
-        self.weights.write().unwrap_or_else(PoisonError::into_inner).extend(weights);
+        self.write().versions.extend(weights);
     }
 
     fn add_unread(&self, manifest: &Manifest) {
@@ -49,19 +65,38 @@ impl Elsewhere {
 
     /// Whether a blob is among the weights.
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        self.version_with(digest).is_some()
+        self.read().versions_with(digest).next().is_some()
     }
 
-    /// A version as part of which a blob could be fetched again.
-    pub(crate) fn version_with(&self, digest: &Digest) -> Option<Digest> {
-        self.weights.read().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    /// The versions as part of which a blob could be fetched again.
+    pub(crate) fn versions_with(&self, digest: &Digest) -> Vec<Digest> {
+        self.read().versions_with(digest).copied().collect()
+    }
+
+    /// Takes note of the versions that are about to be collected, instead of those before: no blob leaves any more because it
+    /// could be fetched again as part of them.
+    pub(crate) fn leaving(&self, versions: &[Digest]) {
+        self.write().leaving = versions.iter().copied().collect();
     }
 
     /// Takes note that versions are gone, and with them where they came from.
     pub(crate) fn forget(&self, versions: &[Digest]) {
         let gone: HashSet<&Digest> = versions.iter().collect();
-        let mut weights = self.weights.write().unwrap_or_else(PoisonError::into_inner);
-        weights.retain(|_, version| !gone.contains(version));
+        self.write().versions.retain(|(_, version)| !gone.contains(version));
+    }
+
+    /// Whether a blob may leave because it could be fetched again.
+    fn may_leave(&self, digest: &Digest) -> bool {
+        let weights = self.read();
+        weights.versions_with(digest).any(|version| !weights.leaving.contains(version))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Weights> {
+        self.weights.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Weights> {
+        self.weights.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a blob is among any of it.
@@ -91,7 +126,7 @@ impl Keeper for StoreKeeper {
     }
 
     fn can_fetch(&self, digest: &Digest) -> bool {
-        self.registry.upgrade().is_some_and(|registry| registry.elsewhere().has(digest))
+        self.registry.upgrade().is_some_and(|registry| registry.elsewhere().may_leave(digest))
     }
 
     fn give_up_derived(&self, bytes: u64) -> u64 {
@@ -181,17 +216,24 @@ impl Registry {
         }
     }
 
-    /// Finds out for every version whether it could be had again. O(tags and their histories).
+    /// Finds out for every version whether it could be had again. O(tags and their histories, and versions in none).
     async fn look_elsewhere(&self) -> Result<(), RegistryError> {
         let pushed = self.metadata().records(PUSHED).await?;
         let pushed: HashSet<Digest> = pushed.iter().filter_map(|(key, _)| key.parse().ok()).collect();
+        let note = async |digest: Digest, came_from: &str| {
+            if let Some(manifest) = self.manifest_here(&digest).await? {
+                let is_pushed = !self.upstreams().is_empty() && pushed.contains(&digest);
+                self.note_elsewhere(digest, &manifest, came_from, is_pushed);
+            }
+            Ok::<_, RegistryError>(())
+        };
         for reference in self.metadata().tags().await? {
             for entry in self.metadata().history(&reference).await? {
-                if let Some(manifest) = self.manifest_here(&entry.digest).await? {
-                    let is_pushed = !self.upstreams().is_empty() && pushed.contains(&entry.digest);
-                    self.note_elsewhere(entry.digest, &manifest, &entry.source, is_pushed);
-                }
+                note(entry.digest, &entry.source).await?;
             }
+        }
+        for digest in self.metadata().untagged(self.store_id()).await? {
+            note(digest, "").await?;
         }
         Ok(())
     }
@@ -206,36 +248,11 @@ impl Registry {
     ) {
         let origin = manifest.metadata.as_ref().map_or("", |facts| facts.source.as_str());
         let is_upstream = self.upstreams().iter().any(|upstream| upstream.shown() == came_from);
-        if is_pushed || is_upstream || can_be_asked_again(origin) {
+        if is_pushed || is_upstream || origin.parse().is_ok_and(|source: Source| source.is_elsewhere()) {
             self.elsewhere().add_weights(version, manifest);
         }
         if is_upstream {
             self.elsewhere().add_unread(manifest);
-        }
-    }
-}
-
-/// Whether a source is somewhere else and stays there.
-fn can_be_asked_again(source: &str) -> bool {
-    match source.parse() {
-        Ok(Source::PyPi { .. } | Source::Hub { .. } | Source::Url(_) | Source::Object(_)) => true,
-        Ok(Source::File(_) | Source::Convert { .. }) | Err(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::can_be_asked_again;
-
-    #[test]
-    fn files_of_this_machine_and_pushed_ones_are_nowhere_else() {
-        for elsewhere in
-            ["hf:org/repo", "https://example.com/m.gguf", "pypi:p==1#m.gguf", "s3://bucket/m.gguf"]
-        {
-            assert!(can_be_asked_again(elsewhere), "{elsewhere}");
-        }
-        for here in ["file:/models/m.gguf", "push", "", "convert:m#gguf"] {
-            assert!(!can_be_asked_again(here), "{here}");
         }
     }
 }

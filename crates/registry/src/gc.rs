@@ -49,6 +49,7 @@ impl Registry {
     /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
         self.members().rebuilt().await;
+        self.look_elsewhere_once().await;
         let _alone = self.collecting().lock().await;
         self.shelf().expire(Clock.now());
         let manifests_removed = self.change(Self::collect_manifests).await?;
@@ -63,14 +64,36 @@ impl Registry {
     /// Manifests first: a blob without a manifest is garbage, a manifest without a blob would be a lie.
     fn collect_manifests(&self) -> Result<usize, RegistryError> {
         let untagged = wait(self.metadata().untagged(self.store_id()))?;
-        let mut leased = self.members().leased_manifests();
-        leased.extend(self.host_leases().used_by_others()?);
-        let grace_since = self.grace_since();
-        let doomed = self.loaded().doom(untagged, &leased, grace_since);
+        self.elsewhere().leaving(&untagged);
+        let removed = self.collect_untagged(untagged);
+        self.elsewhere().leaving(&[]);
+        removed
+    }
+
+    fn collect_untagged(&self, untagged: Vec<Digest>) -> Result<usize, RegistryError> {
+        let mut held = self.members().leased_manifests();
+        held.extend(self.host_leases().used_by_others()?);
+        held.extend(self.last_origins()?);
+        let doomed = self.loaded().doom(untagged, &held, self.grace_since());
         self.elsewhere().forget(&doomed);
         let removed = doomed.chunks(BATCH).try_for_each(|some| self.remove_manifests(some));
         self.loaded().collected();
         removed.map(|()| doomed.len())
+    }
+
+    /// Versions without a tag as part of which alone weights could be fetched again that left to make room, and that a version
+    /// which stays has, too.
+    fn last_origins(&self) -> Result<Vec<Digest>, RegistryError> {
+        let shared = wait(self.metadata().outlive(self.store_id()))?;
+        let absent = self.blobs().absent(shared.iter().map(|(blob, _)| *blob));
+        let untagged: HashSet<Digest> = shared.iter().map(|(_, version)| *version).collect();
+        let is_last = |(blob, version): &(Digest, Digest)| {
+            let versions = self.elsewhere().versions_with(blob);
+            absent.contains(blob)
+                && versions.contains(version)
+                && versions.iter().all(|other| untagged.contains(other))
+        };
+        Ok(shared.into_iter().filter(is_last).map(|(_, version)| version).collect())
     }
 
     /// The database forgets them before their files go: were it the other way round, a crash would leave tags elsewhere

@@ -322,21 +322,26 @@ pub(crate) async fn refetch(registry: &Arc<Registry>, blob: Digest) -> Result<()
     Err(RegistryError::OriginLied { url: source.to_string(), problem })
 }
 
-/// A version that has a blob, and the source that it was made of. The newest, unless that has no source: one that a
+/// A version that has a blob, and the source that it was made of. The newest, unless that is nowhere else: one that a
 /// client pushed may share its weights with an older one that came from elsewhere.
 async fn source_with(
     registry: &Arc<Registry>,
     blob: &Digest,
 ) -> Result<Option<(Digest, Source)>, RegistryError> {
-    if let Some((version, manifest)) = registry.manifest_with(blob).await?
-        && let Some(source) = source_of(&manifest)
-    {
-        return Ok(Some((version, source)));
+    let newest = registry.manifest_with(blob).await?;
+    let newest = newest.and_then(|(version, manifest)| Some((version, source_of(&manifest)?)));
+    if newest.as_ref().is_some_and(|(_, source)| source.is_elsewhere()) {
+        return Ok(newest);
     }
     registry.look_elsewhere_once().await;
-    let Some(version) = registry.elsewhere().version_with(blob) else { return Ok(None) };
-    let manifest = registry.load(&version).await?;
-    Ok(manifest.and_then(|manifest| Some((version, source_of(&manifest)?))))
+    for version in registry.elsewhere().versions_with(blob) {
+        let manifest = registry.load(&version).await?;
+        if let Some(source) = manifest.and_then(|manifest| source_of(&manifest)).filter(Source::is_elsewhere)
+        {
+            return Ok(Some((version, source)));
+        }
+    }
+    Ok(newest)
 }
 
 fn source_of(manifest: &Manifest) -> Option<Source> {

@@ -58,6 +58,14 @@ impl Source {
         SCHEMES.iter().any(|scheme| text.starts_with(scheme))
     }
 
+    /// Whether it is somewhere else and stays there, so that it can be asked again.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::PyPi { .. } | Self::Hub { .. } | Self::Url(_) | Self::Object(_) => true,
+            Self::File(_) | Self::Convert { .. } => false,
+        }
+    }
+
     /// The name under which a model from here is kept if none is given.
     ///
     /// # Errors
@@ -209,6 +217,17 @@ impl fmt::Display for Source {
 #[cfg(test)]
 mod tests {
     use super::Source;
+
+    #[test]
+    fn files_of_this_machine_and_what_is_made_here_are_nowhere_else() {
+        let is_elsewhere = |text: &str| text.parse::<Source>().expect(text).is_elsewhere();
+        for text in ["hf:org/repo", "https://example.com/m.gguf", "pypi:p==1#m.gguf", "s3://bucket/m.gguf"] {
+            assert!(is_elsewhere(text), "{text}");
+        }
+        for text in ["file:/models/m.gguf", "convert:m#gguf"] {
+            assert!(!is_elsewhere(text), "{text}");
+        }
+    }
 
     #[test]
     fn sources_keep_their_text_and_have_a_name() {

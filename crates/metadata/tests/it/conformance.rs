@@ -13,6 +13,7 @@ use crate::made::{
 pub(crate) async fn conforms<M: Metadata>(mut open: impl AsyncFnMut() -> M) {
     an_empty_database_knows_nothing(&open().await).await;
     manifests_bring_and_take_their_blobs(&open().await).await;
+    blobs_outlive_untagged_manifests(&open().await).await;
     tags_keep_their_history(&open().await).await;
     a_tagged_manifest_stays(&open().await).await;
     a_manifest_goes_when_no_store_has_it(&open().await).await;
@@ -65,6 +66,19 @@ async fn manifests_bring_and_take_their_blobs(database: &dyn Metadata) {
 
 fn set(digests: Result<Vec<Digest>, MetadataError>) -> BTreeSet<Digest> {
     digests.expect("an answer").into_iter().collect()
+}
+
+async fn blobs_outlive_untagged_manifests(database: &dyn Metadata) {
+    let (kept, gone, other) = (manifest("kept", &[1, 2]), manifest("gone", &[2, 3]), manifest("other", &[4]));
+    let changes = [put(&kept), put(&gone), put(&other), set_tag("m:v", &[kept.0])];
+    database.commit(&changes).await.expect("committed");
+    assert_eq!(outliving(database, STORE).await, BTreeSet::from([(digest(2), gone.0)]));
+    database.commit(&[Change::RemoveTag(name("m:v"))]).await.expect("removed");
+    assert_eq!(outliving(database, STORE).await, BTreeSet::new());
+}
+
+async fn outliving(database: &dyn Metadata, store: &str) -> BTreeSet<(Digest, Digest)> {
+    database.outlive(store).await.expect("an answer").into_iter().collect()
 }
 
 async fn tags_keep_their_history(database: &dyn Metadata) {
@@ -209,6 +223,8 @@ async fn answers(database: &dyn Metadata) -> Vec<String> {
         format!("{:?}", database.tags().await.expect("tags")),
         format!("{:?}", set(database.untagged(STORE).await)),
         format!("{:?}", set(database.untagged("another").await)),
+        format!("{:?}", outliving(database, STORE).await),
+        format!("{:?}", outliving(database, "another").await),
         format!("{:?}", database.records("k").await.expect("records")),
         format!("{:?}", database.record_kinds().await.expect("kinds")),
     ];

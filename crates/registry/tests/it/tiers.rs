@@ -1,5 +1,6 @@
 //! A store of several directories: what leaves, what stays, and that a model is read wherever its bytes are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +101,46 @@ async fn what_can_be_fetched_again_makes_room_and_comes_back_when_it_is_read() {
     let registry = open_bounded(&place, one_model()).await;
     let third = pulled(&registry, 3.0).await;
     assert!(!is_in(&place.store(), &first) && is_in(&place.store(), &third.1));
+}
+
+/// A version that a client pushed, which has the weights of `pulled`.
+async fn pushed_with_weights_of(registry: &Arc<Registry>, pulled: &Resolved, as_name: &str) -> Resolved {
+    let weights = pulled.manifest.required(Role::Weights).expect("weights");
+    let intake = registry.intake();
+    let note = intake.store(b"Tuned.".to_vec()).await.expect("stored");
+    let files = BTreeMap::from([("NOTES".to_owned(), note), (weights.path.clone(), weights.blob)]);
+    registry.add_version(&name(as_name), files, Vec::new(), intake).await.expect("pushed");
+    registry.resolve(&name(as_name)).await.expect("known")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_that_left_are_had_again_for_a_pushed_version_when_the_pulled_one_is_removed() {
+    let place = Place::new();
+    let registry = open_bounded(&place, one_model()).await;
+    let (origin, pulled_one) = pulled(&registry, 1.0).await;
+    let pushed = released(pushed_with_weights_of(&registry, &pulled_one, "tuned").await);
+    let pulled_one = released(pulled_one);
+    let (_other_origin, second) = pulled(&registry, 2.0).await;
+    let second = released(second);
+    assert!(!is_in(&place.store(), &pushed) && is_in(&place.store(), &second));
+
+    registry.remove(&name("m1")).await.expect("removed");
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 0);
+    // Also by a process that did not see the pull.
+    drop(registry);
+    let registry = open_bounded(&place, one_model()).await;
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 0);
+    let asked = origin.asked().len();
+    assert_reads(&registry, &pushed, 1.0).await;
+    assert!(origin.asked().len() > asked, "fetched again");
+
+    // Here again, they are the pushed version's own, and stay with it.
+    assert_eq!(registry.gc().await.expect("collected").manifests_removed, 1);
+    registry.manifest(&pulled_one.digest).await.expect_err("collected");
+    let third = Origin::start(models::gguf(3.0), Manner::Honest).await;
+    registry.remove(&name("m2")).await.expect("removed");
+    registry.pull(&third.url(), Some(name("m3")), &mut |_| {}).await.expect_err("no room");
+    assert_reads(&registry, &pushed, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

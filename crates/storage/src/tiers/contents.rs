@@ -1,7 +1,8 @@
 //! What the directories hold, and how it is deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use helios_types::Digest;
 
@@ -14,6 +15,12 @@ impl Tiers {
     /// Whether a blob of that name is in some directory, whole or as a recipe; says nothing about its bytes.
     pub fn contains(&self, digest: &Digest) -> bool {
         self.holders(digest).next().is_some()
+    }
+
+    /// Those of `blobs` that no directory has, once what is leaving to make room has left.
+    pub fn absent(&self, blobs: impl IntoIterator<Item = Digest>) -> HashSet<Digest> {
+        let _none_departs = self.departing.lock().unwrap_or_else(PoisonError::into_inner);
+        blobs.into_iter().filter(|digest| !self.contains(digest)).collect()
     }
 
     /// Whether a directory of that kind has the blob; says nothing about its bytes.
