@@ -52,7 +52,7 @@ impl Registry {
             return;
         }
         while !shutdown.is_triggered() {
-            match self.largest_blobs().await {
+            match self.blobs_to_announce().await {
                 Ok(blobs) => self.swarm().announce(&blobs).await,
                 Err(error) => tracing::warn!(%error, "the blobs here cannot be listed"),
             }
@@ -60,11 +60,14 @@ impl Registry {
         }
     }
 
-    async fn largest_blobs(&self) -> Result<Vec<Digest>, RegistryError> {
+    /// Recipes, which are of weights, and then the largest blobs, as many as a tracker takes.
+    async fn blobs_to_announce(&self) -> Result<Vec<Digest>, RegistryError> {
         let intake = self.intake();
-        let mut blobs = blocking(move || Ok(intake.blobs().list()?)).await?;
+        let list = move || Ok((intake.blobs().recipes()?, intake.blobs().list()?));
+        let (recipes, mut blobs) = blocking(list).await?;
         blobs.sort_unstable_by_key(|(_, size)| std::cmp::Reverse(*size));
-        Ok(blobs.into_iter().take(HOLDINGS_MAX).map(|(digest, _)| digest).collect())
+        let blobs = blobs.into_iter().map(|(digest, _)| digest);
+        Ok(recipes.into_iter().chain(blobs).take(HOLDINGS_MAX).collect())
     }
 
     async fn read_stored(&self, info: BlobInfo, range: Range<u64>) -> Result<Bytes, RegistryError> {

@@ -149,6 +149,32 @@ async fn eight_peers_without_a_parent_take_each_byte_from_the_hub_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_keeps_as_a_recipe_comes_from_there() {
+    let [base, variant] = ["base", "variant"].map(|name| models::gguf_sharing(name, 5 << 20));
+    let hub = Origin::start(variant.clone(), Manner::Honest).await;
+    hub.list(hub_listing("variant.gguf", &variant, Some(models::sha256(&variant))));
+    let [one, other] = [listen().await, listen().await];
+    let peers = vec![one.1.clone(), other.1.clone()];
+    let start = async |(listener, address)| {
+        let fleet = FleetConfig { peers: peers.clone(), ..FleetConfig::default() };
+        Node::start_at(listener, address, fleet, hub_config(&hub)).await
+    };
+    let (one, other) = (start(one).await, start(other).await);
+    for (file, bytes) in [("base.gguf", &base), ("variant.gguf", &variant)] {
+        let file = one._place.write(file, bytes);
+        one.registry.import(&file, None, &mut |_| {}).await.expect("imported");
+    }
+    assert_eq!(one.registry.deduplicate().await.expect("deduplicated").recipes_made, 1);
+    let shutdown = helios_runtime::Shutdown::default();
+    tokio::join!(one.registry.announce(&shutdown), async { shutdown.trigger() });
+
+    other.pull("hf:org/variant").await;
+    other.assert_has("org/variant", &variant).await;
+    let asked = hub.asked();
+    assert!(asked.iter().all(|asked| !asked.path.contains("resolve")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_without_a_root_is_given_on_when_it_is_whole_and_not_before() {
     let file = models::large_gguf(9 << 20);
     // The first piece comes; the others only when more of them are asked for than there are.
