@@ -22,7 +22,7 @@ impl Tiers {
     /// # Errors
     /// [`StorageError::NoRoom`], or what the last directory that was tried said; nothing is left behind.
     pub fn put(self: &Arc<Self>, bytes: &[u8]) -> Result<BlobInfo, StorageError> {
-        self.placed(bytes.len() as u64, &mut |store| store.put(bytes))
+        self.placed(bytes.len() as u64, &mut |store, _| store.put(bytes))
     }
 
     /// Copies a file into the store and hashes the copy in the same pass. `progress` gets the bytes done so far.
@@ -34,7 +34,12 @@ impl Tiers {
         path: &Path,
         progress: &mut dyn FnMut(u64),
     ) -> Result<BlobInfo, StorageError> {
-        self.placed(self.files.size(path)?, &mut |store| store.import_file(path, progress))
+        self.placed(self.files.size(path)?, &mut |store, reservation| {
+            store.import_file(path, &mut |done| {
+                reservation.wrote(done);
+                progress(done);
+            })
+        })
     }
 
     /// Begins a blob that arrives in pieces and cannot be resumed: a writer that is dropped leaves nothing behind. `bytes`
@@ -105,21 +110,22 @@ impl Tiers {
         })
     }
 
-    /// Runs `write` on the directory with room for `bytes`, or on the next if that fails or fills.
+    /// Runs `write` on the directory with room for `bytes`, or on the next if that fails or fills; it says how far it has
+    /// come, unless that takes a moment.
     fn placed(
         self: &Arc<Self>,
         bytes: u64,
-        write: &mut dyn FnMut(&BlobStore) -> Result<BlobInfo, StorageError>,
+        write: &mut dyn FnMut(&BlobStore, &mut Reservation) -> Result<BlobInfo, StorageError>,
     ) -> Result<BlobInfo, StorageError> {
         let mut tried = Vec::new();
         let mut failure = None;
         loop {
-            let reservation = match self.reserve_new(bytes) {
+            let mut reservation = match self.reserve_new(bytes) {
                 Ok(reservation) if !tried.contains(&reservation.place()) => reservation,
                 Ok(_) => return Err(failure.unwrap_or_else(|| self.no_room(bytes))),
                 Err(error) => return Err(failure.unwrap_or(error)),
             };
-            match self.attempt(reservation.place(), &mut *write) {
+            match self.attempt(reservation.place(), |store| write(store, &mut reservation)) {
                 Ok(info) => {
                     reservation.settle(info.digest, info.size);
                     return Ok(info);

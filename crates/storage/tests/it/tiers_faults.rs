@@ -116,6 +116,32 @@ fn a_full_file_system_is_skipped_and_the_model_still_loads() {
     in_small_file_systems("600k", "tiers_faults::second_process_fills_a_tier");
 }
 
+/// Works in a folder whose `nvme` is a file system of two megabytes.
+#[test]
+#[ignore = "the second process of what_an_import_has_written_is_not_counted_twice"]
+fn second_process_stores_beside_an_import() {
+    let Some(dir) = std::env::var_os(CHILD_FOLDER).map(PathBuf::from) else { return };
+    let root = dir.join("nvme");
+    let main = TierDirectory { kind: TierKind::Nvme, dir: root.clone(), budget_bytes: Some(1 << 30) };
+    let tiers = Tiers::open(&root, vec![main]).expect("opened");
+    let source = dir.join("source");
+    fs::write(&source, content(1, 1_300_000)).expect("written");
+    let mut beside = None;
+    let mut store_beside = |done| {
+        if done > 1_000_000 {
+            beside.get_or_insert_with(|| tiers.put(&content(2, 500_000)));
+        }
+    };
+    tiers.import_file(&source, &mut store_beside).expect("imported");
+    beside.expect("it came so far").expect("there is room for both");
+    println!("ready");
+}
+
+#[test]
+fn what_an_import_has_written_is_not_counted_twice() {
+    in_small_file_systems("2m", "tiers_faults::second_process_stores_beside_an_import");
+}
+
 /// Runs an ignored test of this binary in a process of its own, in a folder whose `nvme` and `memory` are file systems of
 /// that size; not where the system does not let it.
 pub(crate) fn in_small_file_systems(size: &str, test: &str) {
