@@ -93,6 +93,16 @@ pub enum MetadataError {
         /// Bytes it may have.
         bytes_max: usize,
     },
+    /// A copy of the database cannot be written.
+    #[error(
+        "no copy is made in `{file}`: {problem}\nhint: name a file that is not there yet, in a folder that is"
+    )]
+    Backup {
+        /// The file to be.
+        file: String,
+        /// What happened.
+        problem: String,
+    },
     /// This database is backed up by other means.
     #[error("`{database}` is not backed up by Helios\nhint: {hint}")]
     NoBackup {
@@ -112,7 +122,7 @@ impl Classify for MetadataError {
             Self::Unreachable { .. } | Self::TimedOut { .. } => ErrorCode::Unavailable,
             Self::Failed { .. } => ErrorCode::Internal,
             Self::Full { .. } => ErrorCode::StorageFull,
-            Self::Address { .. } | Self::OverLimit { .. } | Self::NoBackup { .. } => {
+            Self::Address { .. } | Self::OverLimit { .. } | Self::Backup { .. } | Self::NoBackup { .. } => {
                 ErrorCode::InvalidRequest
             }
         }

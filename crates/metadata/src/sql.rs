@@ -312,8 +312,12 @@ impl Metadata for SqlMetadata {
         async move {
             match &self.connections {
                 Connections::Sqlite { .. } => {
-                    let target = Value::Text(file.display().to_string());
-                    self.ask("VACUUM INTO $1", &[target]).await.map(drop)
+                    let file = file.display().to_string();
+                    let copied = self.ask("VACUUM INTO $1", &[Value::Text(file.clone())]).await;
+                    copied.map(drop).map_err(|error| match error {
+                        MetadataError::Failed { problem, .. } => MetadataError::Backup { file, problem },
+                        error => error,
+                    })
                 }
                 Connections::Postgres { .. } => Err(MetadataError::NoBackup {
                     database: self.connections.shown(),

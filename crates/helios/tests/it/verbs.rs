@@ -177,7 +177,9 @@ fn the_database_is_made_again_from_the_files_and_copied() {
     verb_ok(store.path(), &["registry", "backup", copy.to_str().unwrap()]);
     assert!(std::fs::read(&copy).unwrap().starts_with(b"SQLite format 3\0"));
     let again = refused(store.path(), &["registry", "backup", copy.to_str().unwrap()]);
-    assert!(again.contains("already exists"), "{again}");
+    assert!(again.contains("already exists") && again.contains("hint: name a file"), "{again}");
+    let nowhere = refused(store.path(), &["registry", "backup", "/no/folder/copy.db"]);
+    assert!(nowhere.contains("`/no/folder/copy.db`") && nowhere.contains("hint:"), "{nowhere}");
 
     let database = |suffix: &str| store.path().join(format!("metadata.db{suffix}"));
     std::fs::write(database(""), [0x42; 4096]).unwrap();
