@@ -216,7 +216,8 @@ impl Registry {
         }
     }
 
-    /// Finds out for every version whether it could be had again. O(tags and their histories, and versions in none).
+    /// Finds out for every version whether it could be had again. O(tags and their histories, and
+    /// versions in none that share blobs with those).
     async fn look_elsewhere(&self) -> Result<(), RegistryError> {
         let pushed = self.metadata().records(PUSHED).await?;
         let pushed: HashSet<Digest> = pushed.iter().filter_map(|(key, _)| key.parse().ok()).collect();
@@ -232,7 +233,9 @@ impl Registry {
                 note(entry.digest, &entry.source).await?;
             }
         }
-        for digest in self.metadata().untagged(self.store_id()).await? {
+        let outlived = self.metadata().outlive(self.store_id()).await?;
+        let untagged: BTreeSet<Digest> = outlived.into_iter().map(|(_, version)| version).collect();
+        for digest in untagged {
             note(digest, "").await?;
         }
         Ok(())

@@ -49,7 +49,6 @@ impl Registry {
     /// [`RegistryError::Storage`] or [`RegistryError::Metadata`]; what was not deleted goes with the next collection.
     pub async fn gc(self: &Arc<Self>) -> Result<GcReport, RegistryError> {
         self.members().rebuilt().await;
-        self.look_elsewhere_once().await;
         let _alone = self.collecting().lock().await;
         self.shelf().expire(Clock.now());
         let manifests_removed = self.change(Self::collect_manifests).await?;
@@ -86,6 +85,10 @@ impl Registry {
     fn last_origins(&self) -> Result<Vec<Digest>, RegistryError> {
         let shared = wait(self.metadata().outlive(self.store_id()))?;
         let absent = self.blobs().absent(shared.iter().map(|(blob, _)| *blob));
+        if absent.is_empty() {
+            return Ok(Vec::new());
+        }
+        wait(self.look_elsewhere_once());
         let untagged: HashSet<Digest> = shared.iter().map(|(_, version)| *version).collect();
         let is_last = |(blob, version): &(Digest, Digest)| {
             let versions = self.elsewhere().versions_with(blob);
