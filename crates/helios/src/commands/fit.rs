@@ -40,18 +40,7 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
     let places = places(args).await?;
     let answers: Vec<Option<Fit>> = places.iter().map(|place| fit(details, &question, place)).collect();
     if args.json {
-        let found: Vec<&Fit> = answers.iter().flatten().collect();
-        let totals = profile.totals();
-        let told = json!({
-            "model": args.model,
-            "serving_bytes": totals.serving_bytes,
-            "accelerate_bytes": totals.accelerate_bytes,
-            "fits": found,
-            "profile": profile,
-            "table": details.table(),
-        });
-        println!("{}", serde_json::to_string_pretty(&told)?);
-        return Ok(());
+        return print_json(&args.model, &profile, details, &answers);
     }
     print_profile(&args.model, &profile, details);
     for (place, answer) in places.iter().zip(&answers) {
@@ -63,6 +52,26 @@ pub(crate) async fn run(config: &Config, args: &FitArgs) -> anyhow::Result<()> {
     if args.table {
         print_table(details);
     }
+    Ok(())
+}
+
+fn print_json(
+    model: &str,
+    profile: &MemoryProfile,
+    details: &ProfileDetails,
+    answers: &[Option<Fit>],
+) -> anyhow::Result<()> {
+    let found: Vec<&Fit> = answers.iter().flatten().collect();
+    let totals = profile.totals();
+    let told = json!({
+        "model": model,
+        "serving_bytes": totals.serving_bytes,
+        "accelerate_bytes": totals.accelerate_bytes,
+        "fits": found,
+        "profile": profile,
+        "table": details.table(),
+    });
+    println!("{}", serde_json::to_string_pretty(&told)?);
     Ok(())
 }
 
