@@ -1,25 +1,15 @@
 //! Python's pip as a child process, so that the user's own configuration (index, proxy, certificates) applies.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::AsyncReadExt;
+use tokio::process::{ChildStderr, Command};
 
 use crate::RegistryError;
-use crate::blocking::blocking;
 
 /// Bytes of pip's messages that are kept for an error.
 const MESSAGES_BYTES_MAX: u64 = 64 << 10;
-
-/// A child that dies when it is dropped.
-struct Running(Arc<Mutex<Child>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Fails only when it has ended.
-        let _ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).kill();
-    }
-}
 
 /// Downloads the wheel of `requirement` into `dir`. Dropping the future ends pip.
 pub(super) async fn download(python: &str, requirement: &str, dir: &Path) -> Result<(), RegistryError> {
@@ -41,23 +31,23 @@ pub(super) async fn download(python: &str, requirement: &str, dir: &Path) -> Res
         .env("TMPDIR", dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| not_started(python, &error))?;
-    let messages = child.stderr.take();
-    let running = Running(Arc::new(Mutex::new(child)));
-    let child = Arc::clone(&running.0);
-    let requirement = requirement.to_owned();
-    blocking(move || {
-        let mut text = Vec::new();
-        if let Some(mut messages) = messages {
-            // The end of its messages is the end of the child; the lock is free until then, for whoever kills it.
-            let kept = messages.by_ref().take(MESSAGES_BYTES_MAX).read_to_end(&mut text);
-            kept.and_then(|_| std::io::copy(&mut messages, &mut std::io::sink())).map_err(broken)?;
-        }
-        let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait().map_err(broken)?;
-        judge(&requirement, status, &String::from_utf8_lossy(&text))
-    })
-    .await
+    let said = match child.stderr.take() {
+        Some(messages) => read(messages).await.map_err(broken)?,
+        None => String::new(),
+    };
+    let status = child.wait().await.map_err(broken)?;
+    judge(requirement, status, &said)
+}
+
+/// The first of the messages; the others are read as well, so that they hold nobody up.
+async fn read(mut messages: ChildStderr) -> std::io::Result<String> {
+    let mut kept = Vec::new();
+    (&mut messages).take(MESSAGES_BYTES_MAX).read_to_end(&mut kept).await?;
+    tokio::io::copy(&mut messages, &mut tokio::io::sink()).await?;
+    Ok(String::from_utf8_lossy(&kept).into_owned())
 }
 
 fn broken(error: std::io::Error) -> RegistryError {
@@ -106,8 +96,9 @@ mod tests {
         let error = judge("a==1", failed, "/usr/bin/python3: No module named pip").expect_err("failed");
         assert!(error.to_string().contains("apt-get install python3-pip"), "{error}");
         let messages =
-            "Looking\nERROR: Could not find a version\nERROR: No matching distribution found for a==1\n";
-        let error = judge("a==1", failed, messages).expect_err("failed").to_string();
+            ["Looking", "ERROR: Could not", "ERROR: No matching distribution found for a==1", "[notice]"];
+        let messages = messages.join("\n");
+        let error = judge("a==1", failed, &messages).expect_err("failed").to_string();
         assert!(error.contains("No matching distribution found for a==1"), "{error}");
         assert!(judge("a==1", ExitStatus::from_raw(0), "").is_ok());
     }

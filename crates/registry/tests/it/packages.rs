@@ -4,9 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use helios_model::Role;
 use helios_registry::{FetchConfig, Registry, RegistryError, Resolved};
+use helios_runtime::Clock;
 use tokio::sync::Mutex;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -27,8 +29,14 @@ async fn store_with_wheel(place: &Place, members: &[(&str, &[u8])]) -> Arc<Regis
         archive.write_all(bytes).expect("written");
     }
     let wheel = place.write("wheel", &archive.finish().expect("an archive").into_inner());
-    store_with_python(place, &format!("cp {} \"$dest/some_model-1.0-py3-none-any.whl\"", wheel.display()))
-        .await
+    store_with_python(
+        place,
+        &format!(
+            "[ \"$TMPDIR\" = \"$dest\" ] && cp {} \"$dest/some_model-1.0-py3-none-any.whl\"",
+            wheel.display()
+        ),
+    )
+    .await
 }
 
 async fn store_with_python(place: &Place, then: &str) -> Arc<Registry> {
@@ -140,7 +148,11 @@ async fn a_wheel_that_never_ends_is_cut_off_and_its_pip_with_it() {
     let pid = place.path("pid");
     let python = python(
         &place,
-        &format!("echo $$ > {}; exec dd if=/dev/zero of=\"$dest/a.whl\" bs=1M", pid.display()),
+        // More than is allowed, then silence, also of its messages: one that nobody ends must not fill the disk.
+        &format!(
+            "echo $$ > {}; exec 2>&-; head -c 200M /dev/zero > \"$dest/a.whl\"; exec sleep 60",
+            pid.display()
+        ),
     );
     let fetch = FetchConfig { python, file_bytes_max: 1 << 20, ..FetchConfig::default() };
     let registry = place.open_with(fetch).await;
@@ -150,9 +162,12 @@ async fn a_wheel_that_never_ends_is_cut_off_and_its_pip_with_it() {
     let pid = fs::read_to_string(pid).expect("a process id");
     let status = std::path::PathBuf::from(format!("/proc/{}/status", pid.trim()));
     let lives = || fs::read_to_string(&status).is_ok_and(|status| !status.contains("State:\tZ"));
-    while lives() {
-        crate::origin::moment().await;
-    }
+    let ended = async {
+        while lives() {
+            crate::origin::moment().await;
+        }
+    };
+    Clock.timeout(Duration::from_secs(30), ended).await.expect("its process ends");
 }
 
 #[tokio::test]
