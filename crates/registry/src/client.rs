@@ -596,4 +596,18 @@ mod tests {
         assert!(followed.expect_err("no end").to_string().contains("stood still"));
         assert!(reports > 1, "until then it was followed");
     }
+
+    #[tokio::test]
+    async fn a_pull_that_moves_slowly_is_followed_to_its_end() {
+        let client = client();
+        // Longer in all than it may stand still, and each step much shorter.
+        let moves = stream::iter(0..60).then(|done| async move {
+            Clock.sleep(Duration::from_millis(20)).await;
+            let progress = format!("{{\"phase\":\"downloading\",\"file\":\"f\",\"done\":{done}}}");
+            Ok(Bytes::from(format!("{{\"progress\":{progress}}}\n")))
+        });
+        let lines = Lines { client: &client, body: moves.boxed(), buffer: BytesMut::new() };
+        let followed = client.follow_pull(lines, Duration::from_secs(1), &mut |_| {}).await;
+        assert!(followed.expect_err("no last line").to_string().contains("broke off"));
+    }
 }

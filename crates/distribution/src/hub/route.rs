@@ -269,6 +269,11 @@ mod tests {
         assert_eq!(writes("POST", "/api/models/a/b/paths-info/main"), Some(false));
         assert_eq!(writes("POST", "/api/models/a/b/commit/main"), Some(true));
         assert_eq!(writes("POST", "/api/repos/create"), Some(true));
+        assert_eq!(writes("DELETE", "/api/repos/delete"), Some(true));
+        for changed in ["preupload/main", "branch/b", "tag/main"] {
+            assert_eq!(writes("POST", &format!("/api/models/a/b/{changed}")), Some(true), "{changed}");
+        }
+        assert_eq!(writes("POST", "/a/b.git/info/lfs/objects/batch"), Some(true));
         assert_eq!(writes("PUT", &format!("/api/models/a/b/lfs/{}", "0".repeat(64))), Some(true));
         for (method, path) in [
             ("PUT", "/api/models/a/b/lfs/../../x"),

@@ -148,6 +148,9 @@ mod tests {
         for (method, path) in [
             ("POST", "/v2/a/blobs/uploads/"),
             ("GET", "/v2/a/blobs/uploads/x"),
+            ("PATCH", "/v2/a/blobs/uploads/x"),
+            ("PUT", "/v2/a/blobs/uploads/x"),
+            ("DELETE", "/v2/a/blobs/uploads/x"),
             ("PUT", "/v2/a/manifests/x"),
             ("DELETE", "/v2/a/manifests/x"),
         ] {

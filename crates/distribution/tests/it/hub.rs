@@ -184,7 +184,7 @@ async fn names_that_leave_the_folder_or_lead_to_routes_are_refused() {
         let status = served.commit_to("org/made", revision, &[header(), file("a", "")]).await.status();
         assert!(status == 400 || status == 404, "{revision}: {status}");
     }
-    for name in ["admin", "health/x", "../x", "V2/x", "org/refs", "org/resolve"] {
+    for name in ["admin", "health/x", "../x", "V2/x", "org/refs", "org/resolve", "a/b/c"] {
         let body = json!({ "name": name, "organization": null, "type": "model" });
         let response = served.post("/api/repos/create").json(&body).send().await.expect("an answer");
         assert_eq!(response.status(), 400, "{name}");

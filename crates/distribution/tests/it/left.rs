@@ -172,6 +172,21 @@ async fn a_push_by_oci_brings_back_what_it_names() {
     assert!(away.is_here());
 }
 
+/// A client that has it sends it again.
+#[tokio::test]
+async fn what_is_lost_and_nowhere_else_is_missing() {
+    let place = Place::new();
+    let registry = place.open().await;
+    let file = place.write("tiny.gguf", &models::gguf(1.0));
+    let imported = registry.import(&file, None, &mut |_| {}).await.expect("imported");
+    let weights = imported.manifest.required(Role::Weights).expect("weights").blob.digest;
+    let url = serve(oci::router(Arc::clone(&registry))).await;
+    let blob = format!("{url}/v2/tiny/blobs/{weights}");
+    assert_eq!(call(Method::HEAD, &blob, None).await.status(), 200);
+    registry.blobs().remove(&weights).expect("removed");
+    assert_eq!(call(Method::HEAD, &blob, None).await.status(), 404);
+}
+
 /// Where a mount would need the bytes and they are not here, the client is asked for them.
 #[tokio::test]
 async fn a_mount_of_what_left_becomes_an_upload() {

@@ -15,6 +15,7 @@ use axum::{Json, Router};
 use futures::{StreamExt, stream};
 use helios_model::Role;
 use helios_registry::{FetchConfig, FleetConfig, RegistryClient, Secret, http};
+use helios_runtime::Clock;
 use helios_storage::{BlobInfo, BlobStore};
 use helios_types::{Classify, Digest, ErrorCode};
 use serde_json::json;
@@ -22,7 +23,7 @@ use serde_json::json;
 use crate::downloads::hub_config;
 use crate::fleet::{Node, announce, listen, name, serve};
 use crate::models::{self, Place};
-use crate::origin::{Manner, Origin};
+use crate::origin::{Manner, Origin, moment};
 
 /// How somebody answers whatever is asked.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ enum Answer {
     Compressed,
     Endless,
     Silent,
+    /// Says nothing after the first byte.
+    Stalls,
+    /// A byte now and then.
+    Drips,
     Garbage,
     /// So many bytes.
     Bytes(usize),
@@ -47,6 +52,17 @@ async fn respond(answer: Answer) -> Response {
         Answer::Compressed => ([(header::CONTENT_ENCODING, "gzip")], vec![0; 100]).into_response(),
         Answer::Endless => endless().into_response(),
         Answer::Silent => std::future::pending().await,
+        Answer::Stalls => {
+            let first = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b" "))]);
+            Body::from_stream(first.chain(stream::pending())).into_response()
+        }
+        Answer::Drips => {
+            let drops = stream::repeat(()).then(|()| async {
+                moment().await;
+                Ok::<_, std::convert::Infallible>(Bytes::from_static(b" "))
+            });
+            Body::from_stream(drops).into_response()
+        }
         Answer::Garbage => "no registry".into_response(),
         Answer::Bytes(length) => vec![7_u8; length].into_response(),
     }
@@ -65,6 +81,11 @@ async fn somebody(answer: Answer) -> (String, Arc<AtomicUsize>) {
         }),
     );
     (address, asked)
+}
+
+/// What is given up by itself and not by somebody's much longer time limit.
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    Clock.timeout(Duration::from_secs(30), work).await.expect("given up in time")
 }
 
 fn digest_of(number: u8) -> Digest {
@@ -135,6 +156,8 @@ async fn a_peer_that_stalls_redirects_or_sends_too_much_or_too_little_is_left_al
     let (elsewhere, asked_elsewhere) = somebody(Answer::Garbage).await;
     for answer in [
         Answer::Silent,
+        Answer::Stalls,
+        Answer::Drips,
         Answer::Redirect(elsewhere),
         Answer::Compressed,
         Answer::Endless,
@@ -148,7 +171,7 @@ async fn a_peer_that_stalls_redirects_or_sends_too_much_or_too_little_is_left_al
         // Long enough for an honest piece, short enough for a test.
         let fetch = FetchConfig { stall_timeout: Duration::from_secs(2), ..FetchConfig::default() };
         let node = Node::start(fleet, fetch).await;
-        node.pull("org/large:v1").await;
+        soon(node.pull("org/large:v1")).await;
         node.assert_has("org/large:v1", &file).await;
         let asked = asked.load(Ordering::Relaxed);
         assert!((1..=3).contains(&asked), "{answer:?}: asked {asked} times for three pieces");
@@ -165,7 +188,7 @@ async fn a_tracker_that_says_nothing_is_done_without() {
     let fleet = FleetConfig { peers: vec![tracker], ..FleetConfig::default() };
     let place = Place::new();
     let registry = place.open_in(fleet, hub_config(&hub)).await;
-    registry.pull("hf:org/large", None, &mut |_| {}).await.expect("pulled without it");
+    soon(registry.pull("hf:org/large", None, &mut |_| {})).await.expect("pulled without it");
     assert!(asked.load(Ordering::Relaxed) > 0);
 }
 
@@ -184,6 +207,21 @@ async fn a_hub_that_answers_compressed_or_without_end_is_refused() {
         assert!(text.contains("sent something wrong") && text.contains(problem), "{answer:?}: {text}");
         assert!(text.contains("hint: "), "{answer:?}: {text}");
         assert!(registry.list().await.expect("a list").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_is_silent_stalls_or_drips_is_given_up() {
+    let place = Place::new();
+    for (answer, problem) in
+        [(Answer::Silent, "it stalled"), (Answer::Stalls, "it stalled"), (Answer::Drips, "it drips")]
+    {
+        let (address, _) = somebody(answer.clone()).await;
+        let fetch = FetchConfig { hub_url: address, attempts_max: 1, ..FetchConfig::default() };
+        let registry = place.open_with(fetch).await;
+        let pulled = soon(registry.pull("hf:org/repo", None, &mut |_| {})).await;
+        let text = pulled.expect_err("no hub").to_string();
+        assert!(text.contains(problem), "{answer:?}: {text}");
     }
 }
 

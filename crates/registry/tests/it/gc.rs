@@ -8,6 +8,7 @@ use helios_model::Role;
 use helios_registry::{
     LeasedModel, ModelStore, Registry, RegistryConfig, Resolved, WallClock, WorkerLease, WorkerRole,
 };
+use helios_runtime::Clock;
 use helios_types::{ModelRef, NumericsId};
 
 use crate::metadata::made::Random;
@@ -133,6 +134,10 @@ async fn a_collection_after_a_restart_waits_for_the_leases() {
     let registry = place.open_as(config).await;
     let mut collection = std::pin::pin!(registry.gc());
     assert!(futures::poll!(&mut collection).is_pending());
+    // That one has renewed does not mean that all have.
+    registry.members().renew(crate::membership::worker("early"), Duration::from_secs(60)).expect("renewed");
+    let waited = Clock.timeout(Duration::from_millis(300), &mut collection).await;
+    waited.expect_err("it waits for the others");
     let models = vec![LeasedModel { reference: name("m"), manifest: digest }];
     let lease = WorkerLease { models, ..crate::membership::worker("w") };
     registry.members().renew(lease, Duration::from_secs(60)).expect("renewed");

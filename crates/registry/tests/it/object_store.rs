@@ -4,9 +4,11 @@ use std::env;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use helios_model::Role;
 use helios_registry::{FetchConfig, FleetConfig, ObjectOptions, Registry, RegistryConfig, RegistryError};
+use helios_runtime::Clock;
 use helios_types::{Classify, ErrorCode, ModelRef};
 
 use crate::models::{self, Place};
@@ -161,4 +163,16 @@ async fn stores_that_refuse_or_are_silent_are_clear_errors() {
         matches!(&error, RegistryError::Shared(inner) if inner.to_string().contains("failed")),
         "{error}"
     );
+    // One who takes connections and never answers.
+    let elsewhere = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let fetch =
+        FetchConfig { stall_timeout: Duration::from_millis(300), attempts_max: 1, ..fetch_from(&address) };
+    let silent = elsewhere.open_in(FleetConfig::default(), fetch).await;
+    let mut report = |_| {};
+    let pull = silent.pull("s3://models/a.gguf", None, &mut report);
+    let pulled = Clock.timeout(Duration::from_secs(60), pull).await.expect("given up");
+    let error = pulled.expect_err("no answer").to_string();
+    assert!(error.contains("failed"), "{error}");
 }

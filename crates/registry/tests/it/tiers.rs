@@ -184,6 +184,15 @@ async fn what_is_in_use_leased_or_nowhere_else_stays_and_a_pull_is_told() {
     let error = registry.pull(&other.url(), Some(name("other")), &mut |_| {}).await.expect_err("leased");
     assert_eq!(error.code(), ErrorCode::StorageFull, "{error}");
     registry.members().leave("w");
+    // A process on this host that has told no server.
+    let address = serve(http::router(Arc::clone(&registry))).await;
+    let client = RegistryClient::new(&address, None).expect("a client");
+    let worker = ModelStore::remote(client, &place.path("worker")).expect("a store");
+    worker.resolve(&held.reference).await.expect("it learns where the folder is");
+    let on_host = worker.lease_on_host(held.digest).await.expect("the folder is on this host");
+    let error = registry.pull(&other.url(), Some(name("other")), &mut |_| {}).await.expect_err("mapped");
+    assert_eq!(error.code(), ErrorCode::StorageFull, "{error}");
+    drop(on_host);
     let taken =
         registry.pull(&other.url(), Some(name("other")), &mut |_| {}).await.expect("the lease is over");
     assert!(!is_in(&place.store(), &held));
@@ -196,6 +205,35 @@ async fn what_is_in_use_leased_or_nowhere_else_stays_and_a_pull_is_told() {
     let error = registry.pull(&other.url(), Some(name("other")), &mut |_| {}).await.expect_err("no room");
     assert_eq!(error.code(), ErrorCode::StorageFull, "{error}");
     assert!(is_in(&place.store(), &local));
+}
+
+/// A registry that has just started knows no leases: nothing leaves before workers had time to renew theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_after_a_restart_when_leases_are_known() {
+    let place = Place::new();
+    let registry = open_bounded(&place, one_model()).await;
+    let (_origin, held) = pulled(&registry, 1.0).await;
+    let held = released(held);
+    drop(registry);
+    let tiers = vec![tier(TierKind::Nvme, place.store(), one_model())];
+    let (gc_grace, members_rebuild) = (Duration::ZERO, Duration::from_secs(2));
+    let config = RegistryConfig { tiers, gc_grace, members_rebuild, ..RegistryConfig::default() };
+    let registry = place.open_as(config).await;
+    let other = Origin::start(models::gguf(2.0), Manner::Honest).await;
+    let url = other.url();
+    let mut report = |_| {};
+    let pull = registry.pull(&url, Some(name("other")), &mut report);
+    let renew = async {
+        for _ in 0..10 {
+            moment().await;
+        }
+        let models = vec![LeasedModel { reference: name("m1"), manifest: held.digest }];
+        let lease = WorkerLease { models, ..crate::membership::worker("w") };
+        registry.members().renew(lease, Duration::from_secs(60)).expect("renewed");
+    };
+    let (pulled, ()) = tokio::join!(pull, renew);
+    assert_eq!(pulled.expect_err("leased").code(), ErrorCode::StorageFull);
+    assert!(is_in(&place.store(), &held));
 }
 
 #[tokio::test(flavor = "multi_thread")]

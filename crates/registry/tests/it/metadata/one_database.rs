@@ -137,11 +137,14 @@ async fn a_collection_leaves_other_registries_what_they_lease() {
 /// other was told holds.
 #[tokio::test]
 async fn an_interrupted_change_undoes_nothing_that_others_did_since() {
-    for crash_at in 0..3 {
+    // The seed says whether the commit in which it dies survives.
+    for (crash_at, seed) in (0..3).flat_map(|crash_at| (0..4).map(move |seed| (crash_at, seed))) {
         for removes in [false, true] {
             for other_removes in [false, true] {
-                let what = format!("commit {crash_at}, removes {removes}, the other removes {other_removes}");
-                let metadata = Arc::new(SimulatedMetadata::new(crash_at));
+                let what = format!(
+                    "commit {crash_at}, seed {seed}, removes {removes}, the other removes {other_removes}"
+                );
+                let metadata = Arc::new(SimulatedMetadata::new(seed));
                 let (one, two) = (Place::new(), Place::new());
                 let [base, mine, other] = [1, 2, 3].map(|number| source(&one, number));
                 let (first, second) = (open(&one, &metadata).await, open(&two, &metadata).await);
@@ -173,6 +176,43 @@ async fn an_interrupted_change_undoes_nothing_that_others_did_since() {
             }
         }
     }
+}
+
+/// What one store was changing it settles itself: another that starts before it knows nothing of its files.
+#[tokio::test]
+async fn an_interrupted_change_is_settled_by_its_own_store() {
+    for (crash_at, seed) in (0..2).flat_map(|crash_at| (0..4).map(move |seed| (crash_at, seed))) {
+        let metadata = Arc::new(SimulatedMetadata::new(seed));
+        let (one, two) = (Place::new(), Place::new());
+        let (first, second) = (open(&one, &metadata).await, open(&two, &metadata).await);
+        let base = import(&first, &source(&one, 1), "m").await;
+        let mine = import(&first, &source(&one, 2), "spare").await;
+        metadata.plan(crash_at, Fault::Crash);
+        first.tag(&name("spare"), &name("m")).await.map(drop).expect_err("a crash before or behind the file");
+        drop((first, second));
+        metadata.restart();
+        let second = open(&two, &metadata).await;
+        drop(second);
+        let first = open(&one, &metadata).await;
+        let history = first.history(&name("m")).await.expect("a history");
+        let found: Vec<Digest> = history.iter().map(|entry| entry.digest).collect();
+        let in_file = if crash_at == 0 { vec![base] } else { vec![base, mine] };
+        assert_eq!(found, in_file, "commit {crash_at}, seed {seed}: the database follows the file");
+    }
+}
+
+/// A tag on what another registry brought in makes the version one of this store, too.
+#[tokio::test]
+async fn what_is_tagged_here_is_kept_here() {
+    let metadata = Arc::new(SimulatedMetadata::new(1));
+    let (one, two) = (Place::new(), Place::new());
+    let (first, second) = (open(&one, &metadata).await, open(&two, &metadata).await);
+    let digest = import(&first, &source(&one, 1), "m").await;
+    second.tag(&name("m"), &name("own")).await.expect("tagged");
+    drop((first, second));
+    // Made again from the files of this store alone, the tag does not dangle.
+    let alone = open(&two, &Arc::new(SimulatedMetadata::new(2))).await;
+    assert_eq!(alone.resolve(&name("own")).await.expect("known").digest, digest);
 }
 
 #[tokio::test]
