@@ -604,7 +604,8 @@ mod tests {
         let moves = stream::iter(0..60).then(|done| async move {
             Clock.sleep(Duration::from_millis(20)).await;
             let progress = format!("{{\"phase\":\"downloading\",\"file\":\"f\",\"done\":{done}}}");
-            Ok(Bytes::from(format!("{{\"progress\":{progress}}}\n")))
+            // Said again before it moves on, as by a server that reports now and then.
+            Ok(Bytes::from(format!("{{\"progress\":{progress}}}\n{{\"progress\":{progress}}}\n")))
         });
         let lines = Lines { client: &client, body: moves.boxed(), buffer: BytesMut::new() };
         let followed = client.follow_pull(lines, Duration::from_secs(1), &mut |_| {}).await;
