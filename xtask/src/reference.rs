@@ -49,7 +49,7 @@ pub(crate) fn run(workshop: &Workshop, mut args: Args) -> Result<()> {
         PARTS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
         let unknown = Failure::new(format!("unknown part {:?}", only.unwrap_or_default()));
-        return Err(unknown.hint("the parts are logits, accelerate, elements"));
+        return Err(unknown.hint(format!("the parts are {}", PARTS.map(|(name, _)| name).join(", "))));
     }
     chosen.iter().try_for_each(|(_, make)| make(workshop, write))
 }

@@ -9,16 +9,6 @@ use helios_types::TensorType;
 
 use crate::{EngineError, ModelConfig};
 
-/// The element types that there are kernels for.
-const FORMATS: [(TensorType, Format); 6] = [
-    (TensorType::F32, Format::F32),
-    (TensorType::F16, Format::F16),
-    (TensorType::BF16, Format::BF16),
-    (TensorType::Q8_0, Format::Q8_0),
-    (TensorType::Q4_0, Format::Q4_0),
-    (TensorType::Q4_1, Format::Q4_1),
-];
-
 /// Every tensor of a model.
 #[derive(Debug)]
 pub(crate) struct Weights {
@@ -85,7 +75,8 @@ impl Weights {
     /// The formats of all tensors, sorted and joined with `+`; norms count as f32, because that is what they become.
     pub(crate) fn formats(&self) -> String {
         let layers = self.layers.iter().flat_map(LayerWeights::matrices);
-        let formats = layers.chain([&self.embedding, &self.output]).map(|matrix| name_of(matrix.format));
+        let formats =
+            layers.chain([&self.embedding, &self.output]).map(|matrix| type_of(matrix.format).as_str());
         let formats: BTreeSet<&str> = formats.chain(["f32"]).collect();
         formats.into_iter().collect::<Vec<_>>().join("+")
     }
@@ -177,29 +168,38 @@ fn tensor_error(name: &str, problem: String) -> EngineError {
 
 /// The format of `tensor`, if the kernels have it.
 fn format_of(tensor: &TensorInfo) -> Result<Format, EngineError> {
-    let found = FORMATS.iter().find(|(tensor_type, _)| *tensor_type == tensor.tensor_type);
-    found.map(|(_, format)| *format).ok_or_else(|| EngineError::TensorType {
+    let found = Format::ALL.into_iter().find(|format| type_of(*format) == tensor.tensor_type);
+    found.ok_or_else(|| EngineError::TensorType {
         tensor: tensor.name.clone(),
         tensor_type: tensor.tensor_type,
     })
 }
 
-fn name_of(format: Format) -> &'static str {
-    let found = FORMATS.iter().find(|(_, known)| *known == format);
-    found.map_or("unknown", |(tensor_type, _)| tensor_type.as_str())
+fn type_of(format: Format) -> TensorType {
+    match format {
+        Format::F32 => TensorType::F32,
+        Format::F16 => TensorType::F16,
+        Format::BF16 => TensorType::BF16,
+        Format::Q8_0 => TensorType::Q8_0,
+        Format::Q4_0 => TensorType::Q4_0,
+        Format::Q4_1 => TensorType::Q4_1,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::FORMATS;
+    use helios_kernels::Format;
+    use helios_storage::NATIVE_TENSOR_TYPES;
+
+    use super::type_of;
 
     #[test]
     fn the_types_that_count_as_native_are_those_of_the_kernels() {
-        assert_eq!(FORMATS.map(|(tensor_type, _)| tensor_type), helios_storage::NATIVE_TENSOR_TYPES);
-        assert_eq!(FORMATS.map(|(_, format)| format), helios_kernels::Format::ALL);
-        for (tensor_type, format) in FORMATS {
-            assert_eq!(tensor_type.block_elements(), format.block_elements());
-            assert_eq!(tensor_type.block_bytes(), format.block_bytes());
+        assert_eq!(Format::ALL.map(type_of), NATIVE_TENSOR_TYPES);
+        for format in Format::ALL {
+            let stored = type_of(format);
+            let blocks = (stored.block_elements(), stored.block_bytes());
+            assert_eq!(blocks, (format.block_elements(), format.block_bytes()));
         }
     }
 }

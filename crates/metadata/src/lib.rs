@@ -167,7 +167,8 @@ pub trait Metadata: Send + Sync + Debug {
     /// Writes a copy of the whole to a new file while all else goes on.
     ///
     /// # Errors
-    /// [`MetadataError::NoBackup`] where the database has tools of its own for that.
+    /// [`MetadataError::Backup`] if the file is there or cannot be written; [`MetadataError::NoBackup`] where the database
+    /// has tools of its own for that.
     fn backup<'a>(&'a self, file: &'a Path) -> BoxFuture<'a, Result<(), MetadataError>>;
 
     /// Lets go of the database; nothing may be asked afterwards.

@@ -216,8 +216,8 @@ impl Registry {
         }
     }
 
-    /// Finds out for every version whether it could be had again. O(tags and their histories, and
-    /// versions in none that share blobs with those).
+    /// Finds out for every version whether it could be had again. O(tags and their histories, and versions in none that share
+    /// blobs with those).
     async fn look_elsewhere(&self) -> Result<(), RegistryError> {
         let pushed = self.metadata().records(PUSHED).await?;
         let pushed: HashSet<Digest> = pushed.iter().filter_map(|(key, _)| key.parse().ok()).collect();

@@ -86,6 +86,13 @@ fn tensors_that_do_not_fit_are_named() {
     assert_eq!(missing.to_string(), format!("tensor `{name}` is missing"));
     let turned = open(&|model| model.tensors.get_mut(name).unwrap().shape.reverse()).unwrap_err().to_string();
     assert!(turned.contains(name) && turned.contains("[64, 96]") && turned.contains("[96, 64]"), "{turned}");
+    let eight_bits = open(&|model| {
+        let weights = model.tensors.get_mut(name).unwrap();
+        weights.tensor_type = TensorType::F8E4M3;
+        weights.bytes.truncate(weights.values.len());
+    });
+    let stored = format!("tensor `{name}` is stored as f8_e4m3, which the engine does not compute with");
+    assert_eq!(eight_bits.unwrap_err().to_string(), stored);
     let bias = "model.layers.0.self_attn.q_proj.bias";
     let extra = open(&|model| {
         let norm = model.tensors.remove("model.norm.weight").unwrap();

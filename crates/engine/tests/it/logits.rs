@@ -1,12 +1,14 @@
 //! The engine's log-probabilities of tiny models against the plain f64 decoder.
 
-use helios_engine::{Request, TOP_LOGPROBS_MAX};
-use helios_storage::NATIVE_TENSOR_TYPES;
+use std::sync::Arc;
+
+use helios_engine::{Model, Request, TOP_LOGPROBS_MAX};
+use helios_storage::{Blob, NATIVE_TENSOR_TYPES};
 use helios_types::TensorType;
 
 use crate::harness::{answer, roomy};
 use crate::reference_decoder;
-use crate::tiny_model::{Random, TinyModel};
+use crate::tiny_model::{Random, TinyModel, safetensors_bytes};
 
 /// f32 sums of some hundred terms of size 1 are off by 1e-6 or so; but a key or value that falls on the other side of
 /// an f16 rounding than the reference's exact one is off by 2^-11 of itself, and these weights are three times as large
@@ -14,7 +16,11 @@ use crate::tiny_model::{Random, TinyModel};
 const TOLERANCE: f64 = 2e-3;
 
 fn compare(model: &TinyModel) {
-    let engine = roomy(&model.open());
+    compare_opened(model, &model.open());
+}
+
+fn compare_opened(model: &TinyModel, opened: &Arc<Model>) {
+    let engine = roomy(opened);
     for (seed, length) in [(1, 1), (2, 2), (3, 16), (4, 75)] {
         let prompt = Random(seed).tokens(length);
         let top = TOP_LOGPROBS_MAX;
@@ -47,6 +53,25 @@ fn compare(model: &TinyModel) {
 fn every_gguf_format_matches_the_plain_decoder() {
     for tensor_type in NATIVE_TENSOR_TYPES {
         compare(&TinyModel::gguf(tensor_type, tensor_type == TensorType::Q8_0));
+    }
+}
+
+/// The format promises no alignment.
+#[test]
+fn tensors_that_begin_at_an_odd_byte_match_the_plain_decoder() {
+    for tensor_type in [TensorType::F32, TensorType::F16, TensorType::BF16] {
+        let model = TinyModel::hugging_face(tensor_type, false);
+        let mut file = safetensors_bytes(&model.tensors);
+        let header = u64::from_le_bytes(file[..8].try_into().expect("a length"));
+        // Spaces behind the header move everything.
+        let longer = header + 1 + header % 2;
+        file[..8].copy_from_slice(&longer.to_le_bytes());
+        let end = 8 + header as usize;
+        file.splice(end..end, vec![b' '; (longer - header) as usize]);
+        let file = ("model.safetensors".to_owned(), Blob::from_vec(file));
+        let config = model.config_json().to_string();
+        let opened = Model::from_safetensors(config.as_bytes(), vec![file], None).expect("it opens");
+        compare_opened(&model, &Arc::new(opened));
     }
 }
 

@@ -48,6 +48,13 @@ pub(crate) fn verb_ok(store: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
+/// Runs a verb that has to fail, and returns its standard error.
+pub(crate) fn refused(store: &Path, args: &[&str]) -> String {
+    let output = verb(store, args);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).expect("messages are UTF-8")
+}
+
 /// A store that holds the test model.
 pub(crate) fn store_with_model() -> tempfile::TempDir {
     let store = tempfile::tempdir().expect("a temporary folder");

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, helios, verb, verb_ok};
+use crate::harness::{Server, helios, refused, verb_ok};
 use crate::tiny_models::gguf;
 
 /// A store with a tiny model `m:v1`.
@@ -24,12 +24,6 @@ fn pull(store: &Path, model: &str, bytes: &[u8]) {
 
 fn told(store: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&verb_ok(store, args)).unwrap()
-}
-
-fn refused(store: &Path, args: &[&str]) -> String {
-    let output = verb(store, args);
-    assert!(!output.status.success(), "{args:?}");
-    String::from_utf8(output.stderr).unwrap()
 }
 
 /// Bytes of the tiny model: 258 x 32 for the embedding, four projections, three of the feed-forward layer, three norms.
