@@ -22,7 +22,14 @@ pub(crate) fn model_file() -> PathBuf {
 
 /// The binary with a store of its own and nothing inherited from the user's configuration.
 pub(crate) fn helios(store: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_helios"));
+    let mut command = isolated(env!("CARGO_BIN_EXE_helios"), store);
+    command.arg("--store").arg(store);
+    command
+}
+
+/// A program in whose processes the binary finds no configuration and no running server of the user's.
+pub(crate) fn isolated(program: &str, store: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HELIOS_") {
             command.env_remove(name);
@@ -31,8 +38,8 @@ pub(crate) fn helios(store: &Path) -> Command {
     command
         .env_remove("COLUMNS")
         .env("XDG_CONFIG_HOME", store.join("no-config"))
-        .env("HELIOS_HOST", "127.0.0.1:1");
-    command.arg("--store").arg(store).stdin(Stdio::null());
+        .env("HELIOS_HOST", "127.0.0.1:1")
+        .stdin(Stdio::null());
     command
 }
 

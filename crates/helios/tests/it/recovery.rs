@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::{Deployment, MODEL, helios, model_file, store_with_model, verb, verb_ok};
+use crate::harness::{Deployment, MODEL, helios, isolated, model_file, store_with_model, verb, verb_ok};
 
 /// Serves one file with ranges; holds back after half of it until `open` is set.
 fn origin(file: Vec<u8>, open: Arc<AtomicBool>) -> String {
@@ -114,7 +114,7 @@ fn a_full_disk_is_a_clear_error_and_the_store_stays_whole() {
         store.path().display(),
         other.display()
     );
-    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    let output = isolated("bash", store.path()).args(["-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("space") && text.contains("hint"), "{text}");
     assert_eq!(verb_ok(store.path(), &["list", "--json"]), before);
